@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures that several test files share."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared_scenes() -> Path:
+    """Folder of real captures that lies beside the project on the developers' machines."""
+    scenes = SHARED / "scenes"
+    if not scenes.is_dir():
+        pytest.skip("real captures are not on this machine (no shared/scenes beside the project)")
+    return scenes
+
+
+@pytest.fixture
+def rng() -> torch.Generator:
+    """A fresh generator with a fixed seed."""
+    return torch.Generator().manual_seed(0)
