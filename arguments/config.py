@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The settings, grouped as `--help` shows them.
+
+Iteration counts marked `scaled` are given for a run of 30 000 iterations. Names and defaults follow the
+INRIA and FastGS trainers where those have the setting; `docs/settings.md` tells where and why ours differ.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from .fields import setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Photos and poses."""
+
+    source: Path | None = setting(
+        None, "Dataset: a folder with images/ and sparse/0/.", flags=("-s", "--source_path")
+    )
+    images: str = setting("images", "Sub-folder of the dataset that holds the photos.", flags=("-i",))
+    resolution: int = setting(
+        -1,
+        "1, 2, 4 or 8 divides the size; -1 limits the width to 1600; another number is a width in pixels.",
+        flags=("-r",),
+    )
+    eval: bool = setting(True, "Hold every 8th view out of training (the default; --no_eval trains on all).")
+    white_background: bool = setting(False, "White instead of black behind the scene.", flags=("-w",))
+    random_background: bool = setting(False, "A random background colour at every iteration.")
+    masks: Path | None = setting(None, "Folder of masks, one per photo; black pixels are ignored.")
+    invert_masks: bool = setting(False, "White pixels of the masks are ignored instead.")
+    data_device: Literal["cpu", "cuda"] = setting("cpu", "Where decoded photos are kept.")
+    depths: str = setting("", "Folder of depth maps.", flags=("-d",), supported=False)
+    train_test_exp: bool = setting(False, "Exposure trained on test views.", supported=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """The run."""
+
+    model_path: Path | None = setting(
+        None, "Folder for everything the run writes; default output/<random name>.", flags=("-m",)
+    )
+    phases: str = setting(
+        "main,ambient,vlm", "Comma-separated phases in order, or none for plain FastGS throughout."
+    )
+    iterations: int = setting(30_000, "Iterations of the whole run, all phases together.")
+    init: str = setting("random", "Starting points: random, sfm (points3D) or the path of a PLY.")
+    num_points: int = setting(100, "Random starting points.")
+    init_extent: float = setting(0.5, "Half side of their box round the focus point, in scene extents.")
+    seeds: Literal["none", "main", "all"] = setting(
+        "all", "Phases that may place seeds at photo-consistent depth."
+    )
+    seed: int = setting(0, "Seed of everything random.")
+    threads: int = setting(0, "Threads of native code and workers; 0 takes all cores. Results do not depend on it.")
+    backend: Literal["auto", "cpu", "cuda"] = setting("auto", "Where to render.")
+    checkpoint_every: int = setting(1_000, "Iterations between checkpoints; the newest two are kept.")
+    checkpoint_iterations: tuple[int, ...] = setting((), "Iterations whose checkpoint is kept for good.")
+    test_iterations: tuple[int, ...] = setting(
+        (7_000, 30_000), "Iterations at which held-out views are measured; the last one always is.", scaled=True
+    )
+    save_iterations: tuple[int, ...] = setting(
+        (7_000, 30_000), "Iterations at which the PLY is written; the last one always is.", scaled=True
+    )
+    resume: bool = setting(False, "Continue the run in --model_path from its last checkpoint.")
+    overwrite: bool = setting(False, "Delete the run in --model_path and start over.")
+    quiet: bool = setting(False, "Print nothing but errors.")
+    start_checkpoint: str = setting("", "Checkpoint of another trainer.", supported=False)
+    ip: str = setting("127.0.0.1", "Address of the live viewer.", supported=False)
+    port: int = setting(6009, "Port of the live viewer.", supported=False)
+    disable_viewer: bool = setting(False, "Accepted; there is no live viewer.")
+    websockets: bool = setting(False, "Live viewer of FastGS.", supported=False)
+    benchmark_dir: str = setting("", "Benchmark folder of FastGS.", supported=False)
+    debug_from: int = setting(-1, "Debugging of the INRIA rasteriser.", supported=False)
+    detect_anomaly: bool = setting(False, "Let torch look for the origin of NaN gradients; slow.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineConfig:
+    """Rendering."""
+
+    sh_degree: int = setting(3, "Highest degree of the spherical harmonics, 0 to 3.")
+    mult: float = setting(0.5, "Compact box: a Gaussian ends where its Mahalanobis distance^2 exceeds mult 2 ln(255 o).")
+    antialiasing: bool = setting(False, "Mip-Splatting's filter.", supported=False)
+    convert_SHs_python: bool = setting(False, "SH in Python.", supported=False)
+    compute_cov3D_python: bool = setting(False, "Covariances in Python.", supported=False)
+    debug: bool = setting(False, "Debugging of the INRIA rasteriser.", supported=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """Optimisation, densification and pruning."""
+
+    position_lr_init: float = setting(1.6e-4, "Position learning rate at the start, times the scene's size.")
+    position_lr_final: float = setting(1.6e-6, "Position learning rate at the end, times the scene's size.")
+    position_lr_delay_mult: float = setting(0.01, "Without effect in 3DGS.", supported=False)
+    position_lr_max_steps: int = setting(30_000, "Iteration at which the final rate is reached.", scaled=True)
+    lowfeature_lr: float = setting(2.5e-3, "Learning rate of the SH constants.")
+    highfeature_lr: float = setting(5e-3, "Learning rate of the higher SH bands, times 20.")
+    feature_lr: float = setting(2.5e-3, "3DGS's rate; FastGS has --lowfeature_lr and --highfeature_lr.", supported=False)
+    opacity_lr: float = setting(0.025, "Learning rate of the logit opacities.")
+    scaling_lr: float = setting(0.005, "Learning rate of the log scales.")
+    rotation_lr: float = setting(0.001, "Learning rate of the quaternions.")
+    lambda_dssim: float = setting(0.2, "Share of D-SSIM in the loss.")
+    optimizer_type: Literal["default", "sparse_adam"] = setting("default", "Adam.", supported=False)
+    sh_interval: int = setting(1_000, "Iterations between rises of the active SH degree.", scaled=True)
+    step_every: int = setting(0, "Optimiser step every so many iterations; 0 follows FastGS's schedule.")
+
+    densify_from_iter: int = setting(500, "First iteration after which densification may happen.", scaled=True)
+    densify_until_iter: int = setting(15_000, "Iteration at which it ends.", scaled=True)
+    densification_interval: int = setting(500, "Iterations between densifications.", scaled=True)
+    grad_thresh: float = setting(2e-4, "Clone above this mean screen-space gradient (NDC).")
+    grad_abs_thresh: float = setting(1.2e-3, "Split above this mean absolute screen-space gradient (NDC).")
+    densify_grad_threshold: float = setting(2e-4, "3DGS's threshold; FastGS has --grad_thresh.", supported=False)
+    percent_dense: float = setting(0.01, "3DGS's size limit; FastGS has --dense.", supported=False)
+    dense: float = setting(0.001, "Clone below, split above this scale, in scene extents at full size.")
+    loss_thresh: float = setting(0.1, "A pixel is wrong above this share of its view's largest error.")
+    score_views: int = setting(10, "Training views that score the Gaussians at each event.")
+    importance: int = setting(5, "Densify only what touches more wrong pixels per view than this.")
+    opacity_reset_interval: int = setting(3_000, "Iterations between opacity resets.", scaled=True)
+    late_prune_interval: int = setting(3_000, "Iterations between prunings after densification has ended.", scaled=True)
+    cap_max: int = setting(0, "Number of Gaussians to end with; 0 takes keep_share of the peak.")
+    keep_share: float = setting(
+        0.5, "Share of the peak that is kept by contribution when --cap_max is 0; the phases' own, not plain FastGS's."
+    )
+    keep_at: float = setting(0.75, "Share of the run after which the keeping happens.")
+    fastgs_faithful: bool = setting(False, "FastGS as published, its defects and its scene-relative limits included.")
+    preset: str = setting("", "FastGS's published per-scene values: base:<scene> or big:<scene>.")
+
+    exposure_lr_init: float = setting(0.01, "Exposure compensation.", supported=False)
+    exposure_lr_final: float = setting(0.001, "Exposure compensation.", supported=False)
+    exposure_lr_delay_steps: int = setting(0, "Exposure compensation.", supported=False)
+    exposure_lr_delay_mult: float = setting(0.0, "Exposure compensation.", supported=False)
+    depth_l1_weight_init: float = setting(1.0, "Depth regularisation.", supported=False)
+    depth_l1_weight_final: float = setting(0.01, "Depth regularisation.", supported=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorConfig:
+    """Who names the defects in phase 2."""
+
+    detector: Literal["", "qwen", "endpoint", "residual", "replay", "placebo", "none"] = setting(
+        "", "Default: qwen with --qwen_model_path, endpoint with --vlm_endpoint, replay with --vlm_replay, else residual."
+    )
+    qwen_model_path: str = setting("", "Directory of a Qwen3-VL model, or embedded for the tiny model that ships here.")
+    vlm_endpoint: str = setting("", "URL of an OpenAI-compatible server, such as http://localhost:8000/v1.")
+    vlm_endpoint_model: str = setting("", "Name of the model on that server.")
+    vlm_replay: Path | None = setting(None, "A finished run whose recorded answers drive this one.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """All settings of one run, after the schedules have been scaled to its length."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+    pipeline: PipelineConfig = field(default_factory=PipelineConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    detector: DetectorConfig = field(default_factory=DetectorConfig)
+    phases: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Fields of each available phase, by phase name; scaled like the rest."""

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a phase is: a file, a dataclass, four hooks.
+
+A class in `phases/` that derives from `Phase` and has a name is found by itself: its fields declared with
+`setting` become the flags `--<name>_<field>`, and `--phases` accepts the name.
+"""
+
+from abc import ABC
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from torch import Tensor
+from diff_gaussian_rasterization.losses import photometric
+
+from arguments import setting
+
+from .density import Events
+from .optimizer import StepWindows
+from .state import Step, TrainingState
+
+
+@dataclass(kw_only=True)
+class Phase(ABC):
+    """A stretch of training with its own loss and its own densification."""
+
+    name: ClassVar[str] = ""
+    share: ClassVar[float] = 0.0
+    """Part of all iterations that the phase lasts when `iterations` is not given."""
+
+    iterations: int | None = setting(None, "Length of the phase; default its share of the run.")
+
+    start: int = field(default=1, init=False)
+    """First iteration, 1-based; set by the schedule."""
+    length: int = field(default=0, init=False)
+    """Number of iterations; set by the schedule."""
+
+    @property
+    def end(self) -> int:
+        """Last iteration."""
+        return self.start + self.length - 1
+
+    def on_start(self, state: TrainingState) -> None:
+        """Before the first step: insert Gaussians, inspect the scene."""
+
+    def loss(self, state: TrainingState, step: Step) -> dict[str, Tensor]:
+        """Named terms; their sum is minimised, each is logged. Default: the FastGS loss on the whole image."""
+        weight = self.pixel_weight(state, step)
+        return {"image": photometric(step.output.image, step.target, weight, state.config.optim.lambda_dssim)}
+
+    def pixel_weight(self, state: TrainingState, step: Step) -> Tensor | None:
+        """Weight [H, W] of each pixel in the loss, mean 1 where seen. Default: the photo's mask, if any."""
+        if step.mask is None:
+            return None
+        return step.mask / step.mask.mean().clamp_min(1e-6)
+
+    def events(self, state: TrainingState) -> Events:
+        """Which of FastGS's events happen in this phase, and when."""
+        return Events()
+
+    def windows(self, state: TrainingState) -> StepWindows:
+        """Iterations per optimiser step. Default: one."""
+        return StepWindows(1, 1)
+
+    def after_step(self, state: TrainingState, step: Step) -> None:
+        """After the gradients, before the optimiser. Default: statistics and the phase's events."""
+        state.density.after_step(state, step, self.events(state))
+
+    def on_end(self, state: TrainingState) -> None:
+        """After the last step."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the phase must remember in a checkpoint, as plain data."""
+        return {}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave."""

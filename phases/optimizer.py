@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Adam over the rows of the Gaussians, with FastGS's step schedule.
+
+Moments live in the rows, so that they move with their Gaussians. Gradients gather in `.grad` between steps;
+ours steps with their mean, FastGS as published with their sum (`--fastgs_faithful`).
+"""
+
+from dataclasses import dataclass
+from math import exp, log
+from typing import Any
+
+import torch
+from diff_gaussian_rasterization.optim import adam_step
+
+from arguments import Config
+from arguments.fields import FULL_RUN
+from scene.gaussian_model import PARAMETERS, GaussianModel
+
+GEOMETRY = ("means", "log_scales", "quats", "logit_opacities", "sh_dc")
+COLOUR = ("sh_rest",)
+
+
+@dataclass(frozen=True)
+class StepWindows:
+    """Iterations that share one step of the geometry (with the SH constant) and of the higher SH bands."""
+
+    geometry: int
+    colour: int
+
+
+def fastgs_windows(iteration: int, config: Config) -> StepWindows:
+    """FastGS's schedule, scaled to the run: (1, 16), after densification (32, 32), in the last third (64, 64)."""
+    if config.optim.step_every:
+        return StepWindows(config.optim.step_every, config.optim.step_every)
+    total = config.run.iterations
+
+    def scaled(window: int) -> int:
+        return max(1, round(window * total / FULL_RUN))
+
+    if iteration <= config.optim.densify_until_iter:
+        return StepWindows(1, scaled(16))
+    window = scaled(32) if iteration <= total * 2 // 3 else scaled(64)
+    return StepWindows(window, window)
+
+
+class Optimizer:
+    """Learning rates, moments and step counts of all parameters."""
+
+    def __init__(self, gaussians: GaussianModel, config: Config, extent: float) -> None:
+        self._config = config.optim
+        self._faithful = config.optim.fastgs_faithful
+        self._extent = extent
+        self.steps = {name: 0 for name in PARAMETERS}
+        self._gathered = {name: 0 for name in PARAMETERS}
+        for name in PARAMETERS:
+            shape = tuple(gaussians.rows[name].shape[1:])
+            gaussians.rows.add(f"{name}.exp_avg", shape=shape)
+            gaussians.rows.add(f"{name}.exp_avg_sq", shape=shape)
+        gaussians.rows.add("reach", fill=1.0)
+
+    def position_rate(self, iteration: int) -> float:
+        """Log-linear decay from the first to the last position rate, times the scene's size."""
+        c = self._config
+        u = min(iteration / c.position_lr_max_steps, 1.0)
+        return self._extent * exp((1 - u) * log(c.position_lr_init) + u * log(c.position_lr_final))
+
+    def rates(self, iteration: int) -> dict[str, float]:
+        """Learning rate of each parameter at an iteration."""
+        c = self._config
+        return {
+            "means": self.position_rate(iteration),
+            "log_scales": c.scaling_lr,
+            "quats": c.rotation_lr,
+            "logit_opacities": c.opacity_lr,
+            "sh_dc": c.lowfeature_lr,
+            "sh_rest": c.highfeature_lr / 20,
+        }
+
+    @torch.no_grad()
+    def step(self, gaussians: GaussianModel, iteration: int, windows: StepWindows) -> None:
+        """Step the groups whose window ends here; `rows["reach"]` scales each row's position rate."""
+        due = GEOMETRY if iteration % windows.geometry == 0 else ()
+        due += COLOUR if iteration % windows.colour == 0 else ()
+        rates = self.rates(iteration)
+        for name in PARAMETERS:
+            self._gathered[name] += 1
+            if name in due:
+                self._step_one(gaussians, name, rates[name])
+
+    def _step_one(self, gaussians: GaussianModel, name: str, rate: float) -> None:
+        rows = gaussians.rows
+        parameter, gathered = rows[name], self._gathered[name]
+        self._gathered[name] = 0
+        if parameter.grad is None:
+            return
+        if gathered > 1 and not self._faithful:
+            parameter.grad /= gathered
+        self.steps[name] += 1
+        lr = rate * rows["reach"] if name == "means" else rate
+        moments = rows[f"{name}.exp_avg"], rows[f"{name}.exp_avg_sq"]
+        adam_step(parameter.detach(), parameter.grad, *moments, lr=lr, step=self.steps[name])
+        parameter.grad = None
+
+    @torch.no_grad()
+    def forget(self, gaussians: GaussianModel, name: str) -> None:
+        """Zero the moments of one parameter, after it was set from outside."""
+        gaussians.rows[f"{name}.exp_avg"].zero_()
+        gaussians.rows[f"{name}.exp_avg_sq"].zero_()
+
+    def drop_gradients(self, gaussians: GaussianModel) -> None:
+        """Lose what was gathered since the last step, as FastGS does at every densification."""
+        for name in PARAMETERS:
+            gaussians.rows[name].grad = None
+            self._gathered[name] = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Step counts and the lengths of open windows."""
+        return {"steps": dict(self.steps), "gathered": dict(self._gathered)}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        self.steps, self._gathered = dict(saved["steps"]), dict(saved["gathered"])

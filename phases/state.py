@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All that a phase may read or change, and what one training step looked at."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from arguments import Config
+from gaussian_renderer import RenderOutput
+from scene.cameras import Camera
+from scene.dataset import Scene
+from scene.gaussian_model import GaussianModel
+from scene.view_geometry import ViewGeometry
+from utils.run_dir import RunDir
+
+from .density import DensityControl
+from .optimizer import Optimizer
+
+
+@dataclass(frozen=True)
+class Step:
+    """One view as a phase sees it: the photo [3, H, W], its mask [H, W] or None, and the render."""
+
+    iteration: int
+    camera: Camera
+    target: Tensor
+    mask: Tensor | None
+    output: RenderOutput
+
+
+@dataclass
+class TrainingState:
+    """A run in progress. `iteration` counts finished steps."""
+
+    config: Config
+    scene: Scene
+    geometry: ViewGeometry
+    gaussians: GaussianModel
+    optimizer: Optimizer
+    density: DensityControl
+    generator: torch.Generator
+    run: RunDir
+    iteration: int = 0
+    pending_cameras: list[int] = field(default_factory=list)
+
+    def next_camera(self) -> Camera:
+        """The next training view; every epoch is a fresh permutation."""
+        if not self.pending_cameras:
+            order = torch.randperm(len(self.scene.train_cameras), generator=self.generator)
+            self.pending_cameras = order.tolist()
+        return self.scene.train_cameras[self.pending_cameras.pop()]
+
+    def background(self) -> Tensor:
+        """Colour [3] behind the scene in training."""
+        if self.config.data.random_background:
+            return torch.rand(3, generator=self.generator)
+        return self.fixed_background()
+
+    def fixed_background(self) -> Tensor:
+        """Colour [3] behind the scene in evaluation."""
+        return torch.full((3,), float(self.config.data.white_background))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything an exact continuation needs, as plain data."""
+        return {
+            "iteration": self.iteration,
+            "rows": self.gaussians.rows.state_dict(),
+            "sh_degree": self.gaussians.sh_degree,
+            "optimizer": self.optimizer.state_dict(),
+            "density": self.density.state_dict(),
+            "generator": self.generator.get_state(),
+            "pending_cameras": list(self.pending_cameras),
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken."""
+        self.iteration = saved["iteration"]
+        self.gaussians.rows.load_state_dict(saved["rows"])
+        self.gaussians.sh_degree = saved["sh_degree"]
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.density.load_state_dict(saved["density"])
+        self.generator.set_state(saved["generator"])
+        self.pending_cameras = list(saved["pending_cameras"])

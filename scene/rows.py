@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one container of everything that has a row per Gaussian, and the one operation that changes N.
+
+Parameters, pending gradients, Adam moments, statistics and labels can only be edited together, so no
+array can ever belong to other Gaussians than its neighbours do.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a new row holds when nobody says otherwise."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    fill: float
+
+
+class Rows:
+    """Named columns [N, ...] of equal length."""
+
+    def __init__(self) -> None:
+        self._data: dict[str, Tensor] = {}
+        self._columns: dict[str, Column] = {}
+
+    def add(
+        self,
+        name: str,
+        data: Tensor | None = None,
+        *,
+        shape: tuple[int, ...] = (),
+        dtype: torch.dtype = torch.float32,
+        fill: float = 0,
+        requires_grad: bool = False,
+    ) -> None:
+        """Add a column, with `data` [N, *shape] or filled with `fill`.
+
+        Raises:
+            ValueError: `data` has another number of rows than the columns that are already there.
+        """
+        if data is None:
+            data = torch.full((len(self), *shape), fill, dtype=dtype)
+        if self._data and data.shape[0] != len(self):
+            raise ValueError(f"column {name} has {data.shape[0]} rows, the others have {len(self)}")
+        self._columns[name] = Column(tuple(data.shape[1:]), data.dtype, fill)
+        self._data[name] = data.detach().contiguous().requires_grad_(requires_grad)
+
+    def __len__(self) -> int:
+        return next(iter(self._data.values())).shape[0] if self._data else 0
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._data)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._data[name]
+
+    @torch.no_grad()
+    def gather_append(self, keep: Tensor, fresh: Mapping[str, Tensor] | None = None) -> None:
+        """Replace the rows by those of index `keep`, in that order, followed by the `fresh` ones.
+
+        Args:
+            keep: Row indices, int64 [M]; an index may occur more than once.
+            fresh: New rows by column, all [F, ...]; a column that is absent gets its fill value.
+                Pending gradients of new rows are zero, those of kept rows go with them.
+        """
+        fresh = fresh or {}
+        if unknown := fresh.keys() - self._data.keys():
+            raise KeyError(f"no such column: {', '.join(sorted(unknown))}")
+        counts = {len(rows) for rows in fresh.values()} or {0}
+        if len(counts) > 1:
+            raise ValueError(f"fresh columns differ in length: {sorted(counts)}")
+        count = counts.pop()
+        for name, old in self._data.items():
+            column = self._columns[name]
+            new = fresh.get(name)
+            if new is None:
+                new = torch.full((count, *column.shape), column.fill, dtype=column.dtype)
+            joined = torch.cat([old.detach()[keep], new.detach().to(column.dtype)])
+            joined.requires_grad_(old.requires_grad)
+            if old.grad is not None:
+                joined.grad = torch.cat([old.grad[keep], old.grad.new_zeros(count, *column.shape)])
+            self._data[name] = joined
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All columns and pending gradients as plain tensors."""
+        state = {name: data.detach().clone() for name, data in self._data.items()}
+        pending = {f"{name}.grad": d.grad.clone() for name, d in self._data.items() if d.grad is not None}
+        return state | pending
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over the columns that `state_dict` gave; names must be the same."""
+        names = {name for name in state if not name.endswith(".grad")}
+        if names != set(self._data):
+            raise ValueError(f"columns differ: {', '.join(sorted(names ^ set(self._data)))}")
+        for name in names:
+            data = state[name].clone().requires_grad_(self._data[name].requires_grad)
+            pending = state.get(f"{name}.grad")
+            data.grad = None if pending is None else pending.clone()
+            self._data[name] = data
