@@ -16,9 +16,7 @@ from .fields import setting
 class DataConfig:
     """Photos and poses."""
 
-    source: Path | None = setting(
-        None, "Dataset: a folder with images/ and sparse/0/.", flags=("-s", "--source_path")
-    )
+    source: Path | None = setting(None, "Dataset: a folder with images/ and sparse/0/.", flags=("-s", "--source_path"))
     images: str = setting("images", "Sub-folder of the dataset that holds the photos.", flags=("-i",))
     resolution: int = setting(
         -1,
@@ -42,16 +40,12 @@ class RunConfig:
     model_path: Path | None = setting(
         None, "Folder for everything the run writes; default output/<random name>.", flags=("-m",)
     )
-    phases: str = setting(
-        "main,ambient,vlm", "Comma-separated phases in order, or none for plain FastGS throughout."
-    )
+    phases: str = setting("main,ambient,vlm", "Comma-separated phases in order, or none for plain FastGS throughout.")
     iterations: int = setting(30_000, "Iterations of the whole run, all phases together.")
     init: str = setting("random", "Starting points: random, sfm (points3D) or the path of a PLY.")
     num_points: int = setting(100, "Random starting points.")
     init_extent: float = setting(0.5, "Half side of their box round the focus point, in scene extents.")
-    seeds: Literal["none", "main", "all"] = setting(
-        "all", "Phases that may place seeds at photo-consistent depth."
-    )
+    seeds: Literal["none", "main", "all"] = setting("all", "Phases that may place seeds at photo-consistent depth.")
     seed: int = setting(0, "Seed of everything random.")
     threads: int = setting(0, "Threads of native code and workers; 0 takes all cores. Results do not depend on it.")
     backend: Literal["auto", "cpu", "cuda"] = setting("auto", "Where to render.")
@@ -81,7 +75,7 @@ class PipelineConfig:
     """Rendering."""
 
     sh_degree: int = setting(3, "Highest degree of the spherical harmonics, 0 to 3.")
-    mult: float = setting(0.5, "Compact box: a Gaussian ends where its Mahalanobis distance^2 exceeds mult 2 ln(255 o).")
+    mult: float = setting(0.5, "Compact box: a Gaussian ends where its Mahalanobis distance^2 is mult 2 ln(255 o).")
     antialiasing: bool = setting(False, "Mip-Splatting's filter.", supported=False)
     convert_SHs_python: bool = setting(False, "SH in Python.", supported=False)
     compute_cov3D_python: bool = setting(False, "Covariances in Python.", supported=False)
@@ -98,7 +92,7 @@ class OptimConfig:
     position_lr_max_steps: int = setting(30_000, "Iteration at which the final rate is reached.", scaled=True)
     lowfeature_lr: float = setting(2.5e-3, "Learning rate of the SH constants.")
     highfeature_lr: float = setting(5e-3, "Learning rate of the higher SH bands, times 20.")
-    feature_lr: float = setting(2.5e-3, "3DGS's rate; FastGS has --lowfeature_lr and --highfeature_lr.", supported=False)
+    feature_lr: float = setting(2.5e-3, "3DGS's rate; ours are --lowfeature_lr, --highfeature_lr.", supported=False)
     opacity_lr: float = setting(0.025, "Learning rate of the logit opacities.")
     scaling_lr: float = setting(0.005, "Learning rate of the log scales.")
     rotation_lr: float = setting(0.001, "Learning rate of the quaternions.")
@@ -116,6 +110,7 @@ class OptimConfig:
     percent_dense: float = setting(0.01, "3DGS's size limit; FastGS has --dense.", supported=False)
     dense: float = setting(0.001, "Clone below, split above this scale, in scene extents at full size.")
     loss_thresh: float = setting(0.1, "A pixel is wrong above this share of its view's largest error.")
+    grace: int = setting(1_000, "Age in iterations below which a faint Gaussian is not pruned.", scaled=True)
     score_views: int = setting(10, "Training views that score the Gaussians at each event.")
     importance: int = setting(5, "Densify only what touches more wrong pixels per view than this.")
     opacity_reset_interval: int = setting(3_000, "Iterations between opacity resets.", scaled=True)
@@ -141,7 +136,8 @@ class DetectorConfig:
     """Who names the defects in phase 2."""
 
     detector: Literal["", "qwen", "endpoint", "residual", "replay", "placebo", "none"] = setting(
-        "", "Default: qwen with --qwen_model_path, endpoint with --vlm_endpoint, replay with --vlm_replay, else residual."
+        "",
+        "Default: qwen with --qwen_model_path, endpoint with --vlm_endpoint, replay with --vlm_replay, else residual.",
     )
     qwen_model_path: str = setting("", "Directory of a Qwen3-VL model, or embedded for the tiny model that ships here.")
     vlm_endpoint: str = setting("", "URL of an OpenAI-compatible server, such as http://localhost:8000/v1.")

@@ -21,6 +21,4 @@ def setting(
             unless the user gives a value.
         supported: False for a flag of the INRIA family that we only accept at its default.
     """
-    return field(
-        default=default, metadata={"help": help, "flags": flags, "scaled": scaled, "supported": supported}
-    )
+    return field(default=default, metadata={"help": help, "flags": flags, "scaled": scaled, "supported": supported})

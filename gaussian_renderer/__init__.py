@@ -107,9 +107,7 @@ def render(
 
 
 @torch.no_grad()
-def scatter(
-    camera: Camera, gaussians: GaussianModel, values: Tensor, *, mult: float = COMPACT_BOX
-) -> Tensor:
+def scatter(camera: Camera, gaussians: GaussianModel, values: Tensor, *, mult: float = COMPACT_BOX) -> Tensor:
     """Carry pixel values onto Gaussians, the adjoint of rendering features.
 
     Args:

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from torch import Tensor
 from diff_gaussian_rasterization.losses import photometric
+from torch import Tensor
 
 from arguments import setting
 
@@ -61,6 +61,10 @@ class Phase(ABC):
     def windows(self, state: TrainingState) -> StepWindows:
         """Iterations per optimiser step. Default: one."""
         return StepWindows(1, 1)
+
+    def sh_degree(self, state: TrainingState) -> int:
+        """Active SH degree. Default: one more every `sh_interval` iterations of the run."""
+        return state.iteration // state.config.optim.sh_interval
 
     def after_step(self, state: TrainingState, step: Step) -> None:
         """After the gradients, before the optimiser. Default: statistics and the phase's events."""

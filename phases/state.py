@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from arguments import Config
-from gaussian_renderer import RenderOutput
+from gaussian_renderer import RenderOutput, render
 from scene.cameras import Camera
 from scene.dataset import Scene
 from scene.gaussian_model import GaussianModel
@@ -61,6 +61,11 @@ class TrainingState:
     def fixed_background(self) -> Tensor:
         """Colour [3] behind the scene in evaluation."""
         return torch.full((3,), float(self.config.data.white_background))
+
+    def render(self, camera: Camera, **options: Any) -> RenderOutput:
+        """The present Gaussians from a camera, as they are evaluated: fixed background, the run's compact box."""
+        options.setdefault("background", self.fixed_background())
+        return render(camera, self.gaussians, mult=self.config.pipeline.mult, **options)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything an exact continuation needs, as plain data."""

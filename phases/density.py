@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How many Gaussians, and which: FastGS's multi-view densification and pruning, and keeping by contribution.
+
+Limits of size and position rates are relative to a Gaussian's distance from the nearest training camera, d / D
+with D the median distance of the cameras to the focus point; `--fastgs_faithful` takes the scene extent e for
+all. Sources: Ren et al., FastGS, arXiv 2511.04283; Ye et al., AbsGS, arXiv 2404.10484.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from scene.gaussian_model import PARAMETERS, GaussianModel
+
+from .every import NEVER, Every
+from .scores import blend_weights, score_gaussians
+
+if TYPE_CHECKING:
+    from .state import Step, TrainingState
+
+STATISTICS = ("grad_sum", "abs_grad_sum", "seen", "blame")
+INHERITED = (*PARAMETERS, "label", "birth", "reach")
+
+MIN_OPACITY = 0.005
+CAP_OPACITY = 0.8
+RESET_OPACITY = 0.01
+LATE_MIN_OPACITY = 0.1
+LATE_MAX_BLAME = 0.9
+SPLIT_SHRINK = 1.6
+FULL_SIZE_PIXELS = 6.2e6
+"""`dense` holds as it is at this many pixels; it grows as the pixels get larger (0.01 at 62 000)."""
+
+
+@dataclass(frozen=True)
+class Events:
+    """What happens to the number of Gaussians in a phase, and when (global iterations)."""
+
+    densify: Every = NEVER
+    reset_opacity: Every = NEVER
+    late_prune: Every = NEVER
+    keep_at: int | None = None
+    """Iteration at which the largest contributors are kept and the others go."""
+    importance: Callable[[GaussianModel], Tensor] | None = None
+    """Factor [N] on the multi-view importance, such as 'lies in the main region'."""
+
+
+class DensityControl:
+    """Gathers the statistics of densification and carries out its events."""
+
+    def __init__(self, state: TrainingState) -> None:
+        self._optim = state.config.optim
+        self._extent = state.scene.extent
+        self._median_distance = float(state.geometry.median_distance)
+        positions = [camera.position for camera in state.scene.train_cameras]
+        self._cameras = torch.tensor(positions, dtype=torch.float32).reshape(-1, 3)
+        pixels = state.scene.train_cameras[0].width * state.scene.train_cameras[0].height
+        self._dense = self._optim.dense * max(1.0, (FULL_SIZE_PIXELS / pixels) ** 0.5)
+        self.peak = len(state.gaussians)
+        self.target: int | None = None
+        for name in STATISTICS:
+            state.gaussians.rows.add(name)
+        self.update_reach(state.gaussians)
+
+    # -- limits ------------------------------------------------------------------------------------------
+
+    def relative_distance(self, means: Tensor) -> Tensor:
+        """Distance of points [N, 3] to the nearest training camera over the median camera distance, [N]."""
+        if self._optim.fastgs_faithful:
+            return torch.ones(len(means))
+        if not len(means):
+            return torch.zeros(0)
+        distances = torch.cdist(means, self._cameras, compute_mode="donot_use_mm_for_euclid_dist")
+        return distances.amin(1) / self._median_distance
+
+    @torch.no_grad()
+    def update_reach(self, gaussians: GaussianModel) -> None:
+        """Give each row the factor on its position rate."""
+        gaussians.rows["reach"].copy_(self.relative_distance(gaussians.means).clamp(0.2, 100))
+
+    def _small(self, gaussians: GaussianModel) -> Tensor:
+        dense = self._optim.dense if self._optim.fastgs_faithful else self._dense
+        limit = dense * self._extent * self.relative_distance(gaussians.means)
+        return gaussians.scales.amax(1) <= limit
+
+    def _oversized(self, gaussians: GaussianModel) -> Tensor:
+        largest = gaussians.scales.amax(1)
+        if self._optim.fastgs_faithful:
+            return largest > 0.1 * self._extent
+        return largest > 0.5 * self._median_distance * self.relative_distance(gaussians.means)
+
+    def room(self, gaussians: GaussianModel) -> int | None:
+        """How many Gaussians may be added: to twice `--cap_max` before the keeping, none above it after."""
+        if self.target is not None:
+            return max(0, self.target - len(gaussians))
+        if self._optim.cap_max:
+            return max(0, 2 * self._optim.cap_max - len(gaussians))
+        return None
+
+    # -- events ------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def after_step(self, state: TrainingState, step: Step, events: Events) -> None:
+        """Gather this view's statistics; then whatever is due."""
+        iteration = step.iteration
+        if iteration < events.densify.stop:
+            self._gather(state.gaussians, step)
+        if iteration in events.densify:
+            self.densify(state, importance=events.importance)
+        if iteration in events.reset_opacity:
+            self.limit_opacity(state, RESET_OPACITY)
+        if iteration in events.late_prune:
+            self.late_prune(state)
+        if iteration == events.keep_at:
+            self.keep_contributors(state)
+
+    def _gather(self, gaussians: GaussianModel, step: Step) -> None:
+        gradient, visible = step.output.means2d.grad, step.output.visible
+        if gradient is None:
+            return
+        rows = gaussians.rows
+        rows["grad_sum"].add_(gradient[:, :2].norm(dim=1) * visible)
+        rows["abs_grad_sum"].add_(gradient[:, 2:].norm(dim=1) * visible)
+        rows["seen"].add_(visible)
+
+    def densify(self, state: TrainingState, *, importance: Callable[[GaussianModel], Tensor] | None = None) -> None:
+        """Clone and split what the views' errors ask for, prune what is faint or blamed."""
+        gaussians, rows = state.gaussians, state.gaussians.rows
+        scores = score_gaussians(state, self._optim.score_views)
+        weight = 1.0 if importance is None else importance(gaussians)
+        wanted = (scores.importance * weight).floor() > self._optim.importance
+        before = len(gaussians)
+        rows["blame"].copy_(scores.blame)
+        self.grow(state, wanted)
+        self._prune(state, scores.blame, before)
+        self.limit_opacity(state, CAP_OPACITY)
+        self.finish(state)
+
+    def grow(self, state: TrainingState, wanted: Tensor) -> None:
+        """Clone the small and split the large ones of the `wanted` rows [N] whose gradients call for it."""
+        gaussians, rows = state.gaussians, state.gaussians.rows
+        seen = rows["seen"].clamp_min(1)
+        gradient, absolute = rows["grad_sum"] / seen, rows["abs_grad_sum"] / seen
+        small = self._small(gaussians)
+        clone = wanted & small & (gradient >= self._optim.grad_thresh)
+        split = wanted & ~small & (absolute >= self._optim.grad_abs_thresh)
+        urgency = torch.maximum(gradient / self._optim.grad_thresh, absolute / self._optim.grad_abs_thresh)
+        clone, split = self._within_room(gaussians, clone, split, urgency)
+        clones = {name: rows[name].detach()[clone] for name in INHERITED}
+        children = self._children(state, split)
+        fresh = {name: torch.cat([clones[name], children[name]]) for name in INHERITED}
+        rows.gather_append((~split).nonzero().squeeze(1), fresh)
+
+    def _within_room(
+        self, gaussians: GaussianModel, clone: Tensor, split: Tensor, urgency: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Both clone and split add one row each; when there is too little room the most urgent go first."""
+        room, chosen = self.room(gaussians), clone | split
+        if room is None or int(chosen.sum()) <= room:
+            return clone, split
+        order = torch.where(chosen, urgency, torch.full_like(urgency, -1)).argsort(descending=True, stable=True)
+        allowed = torch.zeros_like(chosen)
+        allowed[order[:room]] = True
+        return clone & allowed, split & allowed
+
+    def _children(self, state: TrainingState, split: Tensor) -> dict[str, Tensor]:
+        """Two per parent, drawn from the parent, 1.6 times smaller."""
+        rows = state.gaussians.rows
+        twice = split.nonzero().squeeze(1).repeat(2)
+        children = {name: rows[name].detach()[twice] for name in INHERITED}
+        noise = torch.randn(len(twice), 3, generator=state.generator) * children["log_scales"].exp()
+        children["means"] = children["means"] + rotate(children["quats"], noise)
+        children["log_scales"] = children["log_scales"] - torch.log(torch.tensor(SPLIT_SHRINK))
+        return children
+
+    def _prune(self, state: TrainingState, blame: Tensor, before: int) -> None:
+        """Of the faint and the oversized, remove the half with the larger blame."""
+        gaussians = state.gaussians
+        candidates = self._faint(state, MIN_OPACITY)
+        if state.iteration > self._optim.opacity_reset_interval:
+            candidates |= self._oversized(gaussians)
+        budget = int(candidates.sum()) // 2
+        if not budget:
+            return
+        if self._optim.fastgs_faithful:
+            drawn = self._draw_as_published(state, blame, before, budget)
+            gaussians.keep(~(candidates & drawn))
+            return
+        order = torch.where(candidates, gaussians.rows["blame"], torch.full((len(gaussians),), -1.0))
+        keep = torch.ones(len(gaussians), dtype=torch.bool)
+        keep[order.argsort(descending=True, stable=True)[:budget]] = False
+        gaussians.keep(keep)
+
+    def _draw_as_published(self, state: TrainingState, blame: Tensor, before: int, budget: int) -> Tensor:
+        """FastGS's draw over all rows, with the scores of the rows as they stood before splitting."""
+        weights = torch.zeros(len(state.gaussians))
+        count = min(before, len(weights))
+        weights[:count] = 1 / (1e-6 + 1 - blame[:count])
+        drawn = torch.zeros(len(weights), dtype=torch.bool)
+        drawn[torch.multinomial(weights, min(budget, count), generator=state.generator)] = True
+        return drawn
+
+    def _faint(self, state: TrainingState, opacity: float) -> Tensor:
+        """Less opaque than that, and old enough to have become more."""
+        faint = state.gaussians.opacities.squeeze(1) < opacity
+        if self._optim.fastgs_faithful:
+            return faint
+        return faint & (state.gaussians.births <= state.iteration - self._optim.grace)
+
+    def late_prune(self, state: TrainingState) -> None:
+        """After densification has ended: the faint and the most blamed go."""
+        blame = score_gaussians(state, self._optim.score_views).blame
+        state.gaussians.keep(~(self._faint(state, LATE_MIN_OPACITY) | (blame > LATE_MAX_BLAME)))
+        self.finish(state)
+
+    def keep_contributors(self, state: TrainingState) -> None:
+        """Keep the rows with the largest blend weight summed over all training views, drop the others."""
+        self.peak = max(self.peak, len(state.gaussians))
+        self.target = self._optim.cap_max or max(1, round(self._optim.keep_share * self.peak))
+        if len(state.gaussians) > self.target:
+            order = blend_weights(state).argsort(descending=True, stable=True)
+            state.gaussians.rows.gather_append(order[: self.target].sort().values)
+        self.finish(state)
+
+    def limit_opacity(self, state: TrainingState, opacity: float) -> None:
+        """No Gaussian more opaque than this; the opacities' moments start anew."""
+        limit = torch.logit(torch.tensor(opacity)).item()
+        state.gaussians.logit_opacities.detach().clamp_(max=limit)
+        state.optimizer.forget(state.gaussians, "logit_opacities")
+
+    def finish(self, state: TrainingState) -> None:
+        """After the rows have changed: statistics start anew, distances are taken again."""
+        self.peak = max(self.peak, len(state.gaussians))
+        for name in STATISTICS:
+            state.gaussians.rows[name].zero_()
+        self.update_reach(state.gaussians)
+        if self._optim.fastgs_faithful:
+            state.optimizer.drop_gradients(state.gaussians)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The peak and, after the keeping, the target."""
+        return {"peak": self.peak, "target": self.target}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        self.peak, self.target = saved["peak"], saved["target"]
+
+
+def rotate(quats: Tensor, vectors: Tensor) -> Tensor:
+    """Vectors [N, 3] turned by quaternions [N, 4] (w, x, y, z), which need not be normalised."""
+    q = torch.nn.functional.normalize(quats, dim=1)
+    w, u = q[:, :1], q[:, 1:]
+    crossed = 2 * torch.linalg.cross(u, vectors)
+    return vectors + w * crossed + torch.linalg.cross(u, crossed)
