@@ -39,9 +39,9 @@ class TrainingState:
     geometry: ViewGeometry
     gaussians: GaussianModel
     optimizer: Optimizer
-    density: DensityControl
     generator: torch.Generator
     run: RunDir
+    density: DensityControl = field(init=False)
     iteration: int = 0
     pending_cameras: list[int] = field(default_factory=list)
 

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run writes while it goes on: figures, pictures, PLYs, checkpoints."""
+
+from typing import Any
+
+import torch
+
+from scene.model_folder import save_gaussians
+
+from .base import Phase
+from .evaluation import evaluate
+from .schedule import PhaseSchedule
+from .state import TrainingState
+
+
+class Milestones:
+    """Keeps the run folder up to date, and continues from it on `--resume`."""
+
+    def __init__(self, state: TrainingState, plan: PhaseSchedule) -> None:
+        self._state, self._plan = state, plan
+        run = state.config.run
+        self._last = run.iterations
+        self._tests = {*run.test_iterations, self._last}
+        self._saves = {*run.save_iterations, self._last}
+        saved = state.run.resume()
+        if saved is not None:
+            state.load_state_dict(saved["state"])
+            plan.load_state_dict(saved["phases"])
+
+    def after_step(self, phase: Phase, losses: dict[str, float]) -> None:
+        """Log the step, and whatever else is due at this iteration."""
+        state, iteration = self._state, self._state.iteration
+        state.run.step(iteration, phase=phase.name, losses=losses, gaussians=len(state.gaussians))
+        if iteration in self._tests:
+            self._test()
+        if iteration in self._saves:
+            self._save()
+        state.run.checkpoint_if_due(iteration, self._snapshot)
+
+    def _snapshot(self) -> dict[str, Any]:
+        return {"state": self._state.state_dict(), "phases": self._plan.state_dict()}
+
+    def _test(self) -> None:
+        state = self._state
+        views = state.scene.test_cameras or state.scene.train_cameras
+        result = evaluate(state, views)
+        state.run.tested(state.iteration, l1=result.l1, psnr=result.psnr, coverage=result.coverage)
+
+    @torch.no_grad()
+    def _save(self) -> None:
+        state = self._state
+        state.run.say(f"[ITER {state.iteration}] Saving Gaussians")
+        save_gaussians(
+            state.run.path,
+            state.iteration,
+            {name: value.detach().numpy() for name, value in state.gaussians.parameters().items()},
+            labels=state.gaussians.labels.numpy(),
+            births=state.gaussians.births.numpy(),
+            sh_degree=state.gaussians.sh_degree,
+            mult=state.config.pipeline.mult,
+            white_background=state.config.data.white_background,
+        )

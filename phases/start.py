@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a run begins: the starting Gaussians and the state round them."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from arguments import Config
+from scene.dataset import Scene
+from scene.gaussian_model import GaussianModel
+from scene.initialization import gaussians_at, random_points
+from scene.ply import read_gaussians
+from scene.view_geometry import view_geometry
+from utils.errors import UserError
+from utils.run_dir import RunDir
+
+from .density import DensityControl
+from .optimizer import Optimizer
+from .state import TrainingState
+
+
+def start(config: Config, scene: Scene, run: RunDir) -> TrainingState:
+    """The state before the first iteration."""
+    generator = torch.Generator().manual_seed(config.run.seed)
+    geometry = view_geometry(scene.train_cameras)
+    gaussians = _starting_gaussians(config, scene, np.asarray(geometry.focus), generator)
+    faithful = config.optim.fastgs_faithful
+    scale = scene.extent if faithful else float(geometry.median_distance)
+    state = TrainingState(
+        config=config,
+        scene=scene,
+        geometry=geometry,
+        gaussians=gaussians,
+        optimizer=Optimizer(gaussians, config, scale),
+        generator=generator,
+        run=run,
+    )
+    state.density = DensityControl(state)
+    return state
+
+
+def _starting_gaussians(
+    config: Config, scene: Scene, focus: np.ndarray, generator: torch.Generator
+) -> GaussianModel:
+    """The 100 random points, the SfM points or a PLY."""
+    run, degree = config.run, config.pipeline.sh_degree
+    if run.init == "random":
+        center = torch.as_tensor(focus, dtype=torch.float32)
+        points, colors = random_points(run.num_points, center, run.init_extent * scene.extent, generator)
+    elif run.init == "sfm":
+        if scene.points is None or not len(scene.points.xyz):
+            raise UserError("--init sfm: the dataset has no points3D; use --init random")
+        points = torch.from_numpy(scene.points.xyz).float()
+        colors = torch.from_numpy(scene.points.rgb).float() / 255
+    else:
+        return _from_ply(Path(run.init), degree)
+    return GaussianModel(gaussians_at(points, colors, max_sh_degree=degree), max_sh_degree=degree)
+
+
+def _from_ply(path: Path, degree: int) -> GaussianModel:
+    """Any splat PLY, its SH bands cut or padded to the run's degree."""
+    splats = read_gaussians(path)
+    count, bands = len(splats.means), (degree + 1) ** 2 - 1
+    rest = np.zeros((count, bands, 3), np.float32)
+    shared = min(bands, splats.sh_rest.shape[1])
+    rest[:, :shared] = splats.sh_rest[:, :shared]
+    parameters = {
+        "means": splats.means,
+        "log_scales": splats.log_scales,
+        "quats": splats.quats,
+        "logit_opacities": splats.logit_opacities.reshape(count, 1),
+        "sh_dc": splats.sh_dc.reshape(count, 1, 3),
+        "sh_rest": rest,
+    }
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in parameters.items()}
+    return GaussianModel(tensors, max_sh_degree=degree, sh_degree=degree)

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Posed photos in, Gaussians out: `python train.py --source S --model_path M [--qwen_model_path Q]`."""
+
+import sys
+
+import torch
+from diff_gaussian_rasterization import set_threads
+
+import phases
+from arguments import parse
+from gaussian_renderer import render
+from phases.base import Phase
+from phases.milestones import Milestones
+from phases.schedule import schedule
+from phases.start import start
+from phases.state import Step, TrainingState
+from scene.cameras import Camera
+from scene.dataset import open_scene
+from utils.entry import entry_point
+from utils.run_dir import RunDir
+from vlm import check_detector
+
+
+def train_step(state: TrainingState, phase: Phase, camera: Camera) -> dict[str, float]:
+    """Render one view, let the phase judge it and react, move the Gaussians."""
+    state.iteration += 1
+    gaussians = state.gaussians
+    gaussians.sh_degree = max(gaussians.sh_degree, min(gaussians.max_sh_degree, phase.sh_degree(state)))
+
+    output = render(camera, gaussians, state.background(), mult=state.config.pipeline.mult)
+    step = Step(state.iteration, camera, camera.image(), camera.mask(), output)
+    losses = phase.loss(state, step)
+    torch.stack([*losses.values()]).sum().backward()
+
+    phase.after_step(state, step)
+    state.optimizer.step(gaussians, state.iteration, phase.windows(state))
+    return {name: value.item() for name, value in losses.items()}
+
+
+@entry_point
+def main(argv: list[str]) -> None:
+    """Train as the command line says."""
+    kinds = phases.available()
+    config = parse(argv, kinds)
+    torch.set_num_threads(1)  # torch's own reductions depend on its threads; ours do not
+    set_threads(config.run.threads)
+    check_detector(config.detector)
+    scene = open_scene(config.data)
+    plan = schedule(config, kinds)
+
+    with RunDir.open(config) as run:
+        state = start(config, scene, run)
+        milestones = Milestones(state, plan)
+        for phase in plan.steps(state):
+            losses = train_step(state, phase, state.next_camera())
+            milestones.after_step(phase, losses)
+        milestones.finish()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
