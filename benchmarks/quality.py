@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Held-out quality of several settings on several scenes, side by side.
+
+    python benchmarks/quality.py --scenes DIR... --methods none,all --seeds 1,2 --iterations 4000 -r 300 --out OUT
+
+A method is a row of flags. Every run is a folder `OUT/<scene>/<method>/seed<k>`; a finished one is never
+repeated, an interrupted one is resumed. Writes `results.json` and `table.md` into OUT. Processor time and peak
+memory are those of the training process; nothing depends on what else the machine does.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+METHODS: dict[str, str] = {
+    "fastgs": "--phases none",
+    "fastgs-step1": "--phases none --step_every 1",
+    "fastgs-faithful": "--phases none --fastgs_faithful",
+    "fastgs-box2": "--phases none --init_extent 2",
+    "fastgs-sfm": "--phases none --init sfm",
+    "fastgs-sfm-step1": "--phases none --init sfm --step_every 1",
+    "fastgs-sfm-faithful": "--phases none --init sfm --fastgs_faithful",
+    "main": "--phases main",
+    "ambient-noseeds": "--phases main,ambient --seeds none",
+    "ambient": "--phases main,ambient",
+    "all-residual": "--detector residual",
+    "all-embedded": "--qwen_model_path embedded",
+    "all-placebo": "--detector placebo",
+    "all-none": "--detector none",
+    "ambient-sphere": "--phases main,ambient --ambient_shape sphere",
+    "ambient-box": "--phases main,ambient --ambient_shape box",
+    "ambient-layers": "--phases main,ambient --ambient_shape layers",
+    "ambient-nowall": "--phases main,ambient --ambient_shape none",
+}
+"""Flags of each method; a new one is a new row."""
+
+FIGURES = ("psnr", "ssim", "lpips", "psnr_main", "psnr_surroundings", "coverage", "gaussians", "cpu_s", "peak_mb")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of one method on one scene with one seed."""
+
+    scene: Path
+    method: str
+    seed: int
+    folder: Path
+
+    @property
+    def result(self) -> Path:
+        """Where the finished run's figures are."""
+        return self.folder / "bench.json"
+
+
+def all_runs(args: argparse.Namespace) -> Iterator[Run]:
+    """Seeds outermost, so that every method has one result early."""
+    for seed in args.seeds:
+        for scene in args.scenes:
+            for method in args.methods:
+                yield Run(scene, method, seed, args.out / scene.name / method / f"seed{seed}")
+
+
+def command(run: Run, args: argparse.Namespace) -> list[str]:
+    """The training command of a run."""
+    fixed = ["--source", str(run.scene), "--model_path", str(run.folder), "--seed", str(run.seed)]
+    size = ["--iterations", str(args.iterations), "-r", str(args.resolution), "--threads", str(args.threads)]
+    return [*fixed, *size, "--resume", "--quiet", *METHODS[run.method].split(), *args.extra]
+
+
+def train(run: Run, args: argparse.Namespace) -> dict[str, float]:
+    """Train in a process of its own; its processor seconds and peak memory."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with (run.folder / "bench.log").open("ab") as log:
+        child = subprocess.Popen([sys.executable, "train.py", *command(run, args)], cwd=ROOT, stdout=log, stderr=log)
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if child.returncode:
+            raise RuntimeError(f"{run.folder}: training ended with {child.returncode}; see bench.log there")
+        for script in ("render.py", "metrics.py"):
+            subprocess.run(
+                [sys.executable, script, "-m", str(run.folder), *(["--skip_train"] if script == "render.py" else [])],
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+                check=True,
+            )
+    return {"cpu_s": usage.ru_utime + usage.ru_stime, "peak_mb": usage.ru_maxrss / 1024}
+
+
+def figures(run: Run, args: argparse.Namespace, usage: dict[str, float]) -> dict[str, Any]:
+    """Everything that the table shows of a finished run."""
+    measured = next(iter(json.loads((run.folder / "results.json").read_text()).values()))
+    lines = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+    last = {key: value for line in lines for key, value in line.items()}
+    split = split_psnr(run, args)
+    return {
+        "psnr": measured["PSNR"],
+        "ssim": measured["SSIM"],
+        "lpips": measured["LPIPS"],
+        "coverage": last.get("coverage"),
+        "gaussians": last.get("gaussians"),
+        **split,
+        **usage,
+    }
+
+
+def split_psnr(run: Run, args: argparse.Namespace) -> dict[str, float]:
+    """PSNR inside and outside the projected main region (1.2 subject radii round the focus), mean over views."""
+    from scene.dataset import load_scene
+    from scene.view_geometry import view_geometry
+
+    scene = load_scene(run.scene, resolution=args.resolution)
+    geometry = view_geometry(scene.train_cameras)
+    pictures = next(iter((run.folder / "test").glob("ours_*")))
+    inside, outside = [], []
+    for index, camera in enumerate(scene.test_cameras):
+        render, photo = (_pixels(pictures / kind / f"{index:05d}.png") for kind in ("renders", "gt"))
+        squared = ((render - photo) ** 2).mean(2)
+        mask = main_region(camera, np.asarray(geometry.focus), 1.2 * float(geometry.subject_radius))
+        for values, part in ((inside, mask), (outside, ~mask)):
+            if part.any():
+                values.append(-10 * np.log10(max(squared[part].mean(), 1e-10)))
+    return {
+        "psnr_main": float(np.mean(inside)) if inside else float("nan"),
+        "psnr_surroundings": float(np.mean(outside)) if outside else float("nan"),
+    }
+
+
+def main_region(camera: Any, focus: np.ndarray, radius: float) -> np.ndarray:
+    """Pixels [H, W] whose ray passes the focus point within `radius`."""
+    v, u = np.mgrid[: camera.height, : camera.width] + 0.5
+    rays = np.stack([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones_like(u)], -1)
+    rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
+    rotation, translation = camera.camera_from_world[:3, :3], camera.camera_from_world[:3, 3]
+    centre = rotation @ focus + translation
+    along = np.maximum(rays @ centre, 0)
+    return np.linalg.norm(centre - along[..., None] * rays, axis=-1) < radius
+
+
+def _pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"), np.float64) / 255
+
+
+def perform(run: Run, args: argparse.Namespace) -> dict[str, Any]:
+    """The figures of a run, trained now unless that was done before with the same flags."""
+    signature = {"flags": METHODS[run.method], "iterations": args.iterations, "resolution": args.resolution}
+    signature |= {"extra": args.extra, "seed": run.seed, "scene": run.scene.name}
+    if run.result.is_file():
+        saved = json.loads(run.result.read_text())
+        if saved["signature"] == signature:
+            return saved["figures"]
+    found = figures(run, args, train(run, args))
+    run.result.write_text(json.dumps({"signature": signature, "figures": found}, indent=1))
+    return found
+
+
+def summary(results: dict[tuple[str, str, int], dict[str, Any]], args: argparse.Namespace) -> str:
+    """A table per scene and one of the means, in Markdown."""
+    text = []
+    scenes = [scene.name for scene in args.scenes]
+    for scene in [*scenes, *(["mean of all scenes"] if len(scenes) > 1 else [])]:
+        text += [f"\n### {scene}\n", "| method | " + " | ".join(FIGURES) + " |", "|---" * (len(FIGURES) + 1) + "|"]
+        for method in args.methods:
+            rows = [r for (s, m, _), r in results.items() if m == method and (s == scene or scene not in scenes)]
+            if rows:
+                text.append(f"| {method} | " + " | ".join(_cell(rows, figure) for figure in FIGURES) + " |")
+    return "\n".join(text) + "\n"
+
+
+def _cell(rows: Sequence[dict[str, Any]], figure: str) -> str:
+    values = [row[figure] for row in rows if row.get(figure) is not None]
+    if not values:
+        return "–"
+    digits = 0 if figure in ("gaussians", "cpu_s", "peak_mb") else 3 if figure in ("ssim", "lpips", "coverage") else 2
+    spread = f" ±{stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{mean(values):.{digits}f}{spread}"
+
+
+def main() -> None:
+    """Run what is missing, then write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scenes", nargs="+", type=Path, required=True)
+    parser.add_argument("--methods", type=lambda text: text.split(","), default=list(METHODS))
+    parser.add_argument("--seeds", type=lambda text: [int(part) for part in text.split(",")], default=[1])
+    parser.add_argument("--iterations", type=int, default=4000)
+    parser.add_argument("-r", "--resolution", type=int, default=300)
+    parser.add_argument("--out", type=Path, default=ROOT / "output" / "quality")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("extra", nargs="*", help="flags for every run, after --")
+    args = parser.parse_args()
+    args.scenes = [scene.resolve() for scene in args.scenes]
+    if unknown := set(args.methods) - set(METHODS):
+        parser.error(f"unknown methods {sorted(unknown)}; there are {', '.join(METHODS)}")
+    runs = list(all_runs(args))
+    results: dict[tuple[str, str, int], dict[str, Any]] = {}
+    with ThreadPoolExecutor(args.jobs) as pool:
+        found = pool.map(lambda run: perform(run, args), runs)
+        for run, figures_ in tqdm(zip(runs, found, strict=True), total=len(runs)):
+            results[(run.scene.name, run.method, run.seed)] = figures_
+            args.out.mkdir(parents=True, exist_ok=True)
+            (args.out / "table.md").write_text(summary(results, args))
+            rows = [{"scene": s, "method": m, "seed": k, **r} for (s, m, k), r in results.items()]
+            (args.out / "results.json").write_text(json.dumps(rows, indent=1))
+    sys.stdout.write(summary(results, args))
+
+
+if __name__ == "__main__":
+    main()
