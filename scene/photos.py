@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Photos, decoded on demand and kept as 8-bit RGB.
+
+Every encoding ends as RGB: 16 bits are scaled to 8, grey is spread over the channels, CMYK and palettes are
+converted, transparency is composited on the background and kept as a mask. A mask is 1 where a pixel counts.
+EXIF orientation is ignored, as COLMAP does, unless only the turned photo has the camera's shape.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from utils.errors import UserError
+
+OPAQUE = 128
+"""Alpha from which a pixel of a transparent photo counts."""
+
+SHAPE_TOLERANCE = 0.02
+"""Relative difference in aspect ratio that the rounding of small, resized photos explains."""
+
+_EXIF_ORIENTATION = 0x0112
+_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+
+
+class Pixels(NamedTuple):
+    """A decoded photo: rgb uint8 [H, W, 3]; kept bool [H, W], or None where every pixel counts."""
+
+    rgb: np.ndarray
+    kept: np.ndarray | None
+
+
+class Photo:
+    """A picture of a given size that is decoded when first asked for, then kept as uint8.
+
+    Args:
+        width: Size in pixels.
+        height: Size in pixels.
+        read: Gives the pixels at a width and a height.
+        masked: Whether there may be pixels that do not count.
+    """
+
+    def __init__(self, width: int, height: int, read: Callable[[int, int], Pixels], *, masked: bool = False) -> None:
+        self.width, self.height = width, height
+        self.masked = masked
+        self._read = read
+        self._decoded: Pixels | None = None
+
+    @classmethod
+    def in_memory(cls, rgb: np.ndarray, kept: np.ndarray | None = None) -> "Photo":
+        """A photo without a file, from rgb uint8 [H, W, 3] and an optional mask [H, W]."""
+        whole = Pixels(rgb, None if kept is None else kept.astype(bool))
+        return cls(rgb.shape[1], rgb.shape[0], partial(_resized, whole), masked=kept is not None)
+
+    def image(self) -> Tensor:
+        """RGB [3, H, W], float32 in [0, 1]."""
+        return torch.from_numpy(self._pixels().rgb).permute(2, 0, 1).contiguous().float().div_(255)
+
+    def mask(self) -> Tensor | None:
+        """1 where a pixel counts and 0 where it does not, float32 [H, W]; None when all do."""
+        kept = self._pixels().kept if self.masked else None
+        return None if kept is None else torch.from_numpy(kept).float()
+
+    def resized(self, width: int, height: int) -> "Photo":
+        """The same photo at another size, made from the original pixels."""
+        return Photo(width, height, self._read, masked=self.masked)
+
+    def release(self) -> None:
+        """Give the decoded pixels back; the next use decodes again."""
+        self._decoded = None
+
+    @property
+    def bytes(self) -> int:
+        """Memory that the decoded photo takes."""
+        return self.width * self.height * (4 if self.masked else 3)
+
+    def _pixels(self) -> Pixels:
+        # Two threads may both decode; they get equal pixels, and one of the copies stays.
+        if self._decoded is None:
+            self._decoded = self._read(self.width, self.height)
+        return self._decoded
+
+
+@dataclass(frozen=True)
+class PhotoFile:
+    """What the header of a photo tells: size as its camera sees it, whether it has transparency or was turned."""
+
+    path: Path
+    width: int
+    height: int
+    transparent: bool
+    turned: bool
+
+    def photo(
+        self,
+        width: int,
+        height: int,
+        *,
+        white_background: bool = False,
+        mask: Path | None = None,
+        invert_mask: bool = False,
+    ) -> Photo:
+        """The photo at a size, with its mask file if it has one."""
+        read = partial(_read_photo, self, 255 * white_background, mask, invert_mask)
+        return Photo(width, height, read, masked=self.transparent or mask is not None)
+
+
+def probe(path: Path, shape: tuple[int, int]) -> PhotoFile | None:
+    """Look at a photo's header.
+
+    Args:
+        path: The file.
+        shape: Width and height of its camera; photos may be resized exports of another size.
+
+    Returns:
+        None when the file is not a picture that can be read here.
+
+    Raises:
+        UserError: The photo's aspect ratio is not the camera's.
+    """
+    try:
+        with Image.open(path) as image:
+            size, transparent = image.size, image.has_transparency_data
+            sideways = image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+    except _DAMAGED:
+        return None
+    if min(size) < 1:
+        return None
+    turned = sideways and not _same_shape(size, shape) and _same_shape(size[::-1], shape)
+    width, height = size[::-1] if turned else size
+    if not _same_shape((width, height), shape):
+        raise UserError(
+            f"{shown(path)}: the photo is {width}x{height} but its camera {shape[0]}x{shape[1]}, another aspect ratio; "
+            "use the photos that the model was made from, or resized copies of them"
+        )
+    return PhotoFile(path, width, height, transparent, turned)
+
+
+def read_mask(path: Path, width: int, height: int, *, invert: bool = False) -> np.ndarray:
+    """A mask file as bool [H, W], true where a pixel counts: not black, or with `invert` black."""
+    try:
+        with Image.open(path) as image:
+            grey = _grey(image).resize((width, height), Image.Resampling.NEAREST)
+    except _DAMAGED as error:
+        raise UserError(f"{shown(path)}: the mask cannot be read ({_reason(error)}); replace or remove it") from error
+    return (np.asarray(grey) > 0) != invert
+
+
+def shown(path: Path) -> str:
+    """A path as it can be printed on one line, whatever its name holds."""
+    return str(path) if str(path).isprintable() else repr(str(path))
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any Pillow image as 8-bit RGB, or RGBA where it has transparency."""
+    if image.has_transparency_data:
+        return image.convert("RGBA")
+    if image.mode.startswith(("I", "F")):
+        return _eight_bits(image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _read_photo(file: PhotoFile, background: int, mask: Path | None, invert_mask: bool, w: int, h: int) -> Pixels:
+    try:
+        with Image.open(file.path) as image:
+            image.load()
+            # Pillow weighs colours by alpha when it resizes, so transparent pixels do not bleed.
+            picture = to_rgb(ImageOps.exif_transpose(image) if file.turned else image)
+            picture = picture if picture.size == (w, h) else picture.resize((w, h), Image.Resampling.BICUBIC)
+    except _DAMAGED as error:
+        raise UserError(f"{shown(file.path)}: the photo is damaged ({_reason(error)}); replace or remove it") from error
+    rgb, kept = _composited(np.asarray(picture), background)
+    if mask is not None:
+        from_file = read_mask(mask, w, h, invert=invert_mask)
+        kept = from_file if kept is None else kept & from_file
+    return Pixels(rgb, kept)
+
+
+def _composited(picture: np.ndarray, background: int) -> Pixels:
+    """RGB as it is; RGBA over a grey level, with the pixels that are more there than not."""
+    if picture.shape[2] == 3:
+        return Pixels(picture.copy(), None)
+    alpha = picture[..., 3]
+    if (alpha == 255).all():
+        return Pixels(picture[..., :3].copy(), None)
+    share = alpha[..., None].astype(np.float32) / 255
+    mixed = picture[..., :3] * share + background * (1 - share)
+    return Pixels((mixed + 0.5).astype(np.uint8), alpha >= OPAQUE)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit, 32-bit and float grey as 8-bit grey."""
+    values = np.nan_to_num(np.asarray(image).astype(np.float64))
+    top = values.max(initial=0.0)
+    # Float pictures use [0, 1]; integers 16 bits, even where Pillow stores them in 32.
+    full = 1.0 if image.mode.startswith("F") and top <= 1 else 255.0 if top <= 255 and image.mode == "F" else 65535.0
+    return Image.fromarray((np.clip(values / full, 0, 1) * 255 + 0.5).astype(np.uint8))
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(("I", "F")):
+        return Image.fromarray((np.asarray(image) > 0).astype(np.uint8))
+    return (image.convert("RGB") if image.mode.startswith("P") else image).convert("L")
+
+
+def _resized(whole: Pixels, width: int, height: int) -> Pixels:
+    if whole.rgb.shape[:2] == (height, width):
+        return whole
+    rgb = np.asarray(Image.fromarray(whole.rgb).resize((width, height), Image.Resampling.BICUBIC)).copy()
+    if whole.kept is None:
+        return Pixels(rgb, None)
+    kept = Image.fromarray(whole.kept.astype(np.uint8)).resize((width, height), Image.Resampling.NEAREST)
+    return Pixels(rgb, np.asarray(kept) > 0)
+
+
+def _same_shape(size: tuple[int, int], shape: tuple[int, int]) -> bool:
+    expected = size[0] * shape[1] / shape[0]
+    return abs(size[1] - expected) <= max(1.0, SHAPE_TOLERANCE * expected)
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
