@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Densification and pruning do what FastGS says, to the right rows."""
+
+import pytest
+import tiny
+import torch
+
+from phases.density import rotate
+from phases.scores import normalised, score_gaussians
+from scene.gaussian_model import Label
+
+
+@pytest.fixture
+def state(tmp_path):
+    return tiny.state(tmp_path / "run")
+
+
+def mark(state, *, gradient=0.0, absolute=0.0):
+    state.gaussians.rows["seen"].fill_(1)
+    state.gaussians.rows["grad_sum"].fill_(gradient)
+    state.gaussians.rows["abs_grad_sum"].fill_(absolute)
+
+
+def test_small_rows_with_a_large_gradient_are_cloned_exactly(state):
+    model = state.gaussians
+    model.rows["log_scales"].detach().fill_(-20)
+    before = model.means.detach().clone()
+    mark(state, gradient=1.0)
+    state.density.grow(state, torch.arange(len(model)) < 3)
+    assert len(model) == len(before) + 3
+    assert torch.equal(model.means.detach(), torch.cat([before, before[:3]]))
+
+
+def test_large_rows_with_a_large_absolute_gradient_become_two_smaller_ones(state):
+    model = state.gaussians
+    parents = model.means.detach().clone()
+    model.rows["log_scales"].detach().fill_(0.0)
+    mark(state, absolute=1.0)
+    state.density.grow(state, torch.arange(len(model)) < 2)
+    children = model.log_scales.detach()[-4:]
+    assert len(model) == len(parents) + 2
+    assert torch.allclose(children, torch.log(torch.tensor(1 / 1.6)).expand(4, 3))
+    assert not (model.means.detach()[:, None] == parents[None, :2]).all(-1).any()
+
+
+def test_rows_that_are_not_wanted_stay_alone(state):
+    before = len(state.gaussians)
+    mark(state, gradient=1.0, absolute=1.0)
+    state.density.grow(state, torch.zeros(before, dtype=torch.bool))
+    assert len(state.gaussians) == before
+
+
+def test_labels_and_births_survive_clone_split_and_prune(state):
+    model = state.gaussians
+    count = len(model)
+    model.rows["label"].copy_(torch.arange(count) % 3)
+    model.rows["birth"].copy_(torch.arange(count))
+    model.rows["sh_dc"].detach()[:, 0, 0] = torch.arange(count)
+    model.rows["log_scales"].detach()[: count // 2] = -20
+    mark(state, gradient=1.0, absolute=1.0)
+    state.density.grow(state, torch.arange(count) % 5 != 0)
+    model.keep(torch.rand(len(model), generator=state.generator) > 0.3)
+    ancestor = model.sh_dc.detach()[:, 0, 0]
+    assert torch.equal(model.labels.float(), ancestor % 3)
+    assert torch.equal(model.births.float(), ancestor)
+
+
+def test_new_rows_have_no_momentum_and_old_rows_keep_theirs(state):
+    model = state.gaussians
+    model.rows["means.exp_avg"].fill_(3.0)
+    model.rows["log_scales"].detach().fill_(-20)
+    count = len(model)
+    mark(state, gradient=1.0)
+    state.density.grow(state, torch.ones(count, dtype=torch.bool))
+    assert (model.rows["means.exp_avg"][:count] == 3).all()
+    assert (model.rows["means.exp_avg"][count:] == 0).all()
+
+
+def test_half_of_the_faint_go_and_they_are_the_most_blamed(state):
+    model = state.gaussians
+    state.iteration = 50
+    model.rows["logit_opacities"].detach()[:10] = -9.0
+    blame = torch.linspace(0, 1, len(model))
+    model.rows["blame"].copy_(blame)
+    model.rows["sh_dc"].detach()[:, 0, 0] = torch.arange(len(model))
+    state.density._prune(state, blame, len(model))
+    gone = set(range(100)) - set(model.sh_dc.detach()[:, 0, 0].int().tolist())
+    assert gone == {5, 6, 7, 8, 9}
+
+
+def test_young_rows_are_not_pruned_for_being_faint(state):
+    state.iteration = 50
+    model = state.gaussians
+    model.rows["logit_opacities"].detach().fill_(-3.0)
+    model.rows["birth"].fill_(49)
+    state.density.late_prune(state)
+    assert len(model) == 100
+
+
+def test_keeping_takes_the_largest_contributors(tmp_path):
+    state = tiny.state(tmp_path / "run", tiny.config(tmp_path / "run", optim={"cap_max": 30}))
+    model = state.gaussians
+    model.rows["logit_opacities"].detach()[::2] = -9.0
+    state.density.keep_contributors(state)
+    assert len(model) == 30
+    assert (model.opacities > 0.05).all()
+
+
+def test_a_cap_is_never_exceeded_by_more_than_the_factor_of_two(tmp_path):
+    state = tiny.state(tmp_path / "run", tiny.config(tmp_path / "run", optim={"cap_max": 60}))
+    mark(state, gradient=1.0, absolute=1.0)
+    state.density.grow(state, torch.ones(100, dtype=torch.bool))
+    assert len(state.gaussians) == 120
+    state.density.target = 60
+    assert state.density.room(state.gaussians) == 0
+
+
+def test_importance_falls_on_what_covers_the_error(state):
+    """A Gaussian far outside every view can cover no wrong pixel."""
+    model = state.gaussians
+    model.rows["means"].detach()[0] = torch.tensor([0.0, 0, 500])
+    scores = score_gaussians(state, 10)
+    assert scores.importance[0] == 0
+    assert scores.importance.max() > 5
+    assert scores.blame.min() >= 0 and scores.blame.max() <= 1
+
+
+def test_scores_of_fewer_views_than_asked_for_are_finite(tmp_path):
+    state = tiny.state(tmp_path / "run", world_of=tiny.scene(4))
+    assert torch.isfinite(score_gaussians(state, 10).blame).all()
+
+
+def test_a_constant_error_map_is_not_divided_by_zero():
+    assert torch.equal(normalised(torch.full((4,), 0.3)), torch.zeros(4))
+
+
+def test_opacity_reset_caps_and_forgets(state):
+    model = state.gaussians
+    model.rows["logit_opacities"].detach().fill_(4.0)
+    model.rows["logit_opacities.exp_avg"].fill_(1.0)
+    state.density.limit_opacity(state, 0.01)
+    assert torch.allclose(model.opacities, torch.tensor(0.01))
+    assert (model.rows["logit_opacities.exp_avg"] == 0).all()
+
+
+def test_distance_limits_scale_with_the_scene_and_faithful_ones_do_not_depend_on_distance(tmp_path):
+    ours = tiny.state(tmp_path / "a")
+    far = torch.tensor([[0.0, 0, 40], [0, 0, 400]])
+    relative = ours.density.relative_distance(far)
+    assert relative[1] / relative[0] > 9
+    settings = tiny.config(tmp_path / "b", optim={"fastgs_faithful": True})
+    assert torch.equal(tiny.state(tmp_path / "b", settings).density.relative_distance(far), torch.ones(2))
+
+
+def test_rotation_by_quaternion_agrees_with_its_matrix(rng):
+    from gaussian_renderer.reference import quat_to_rotmat
+
+    quats, vectors = torch.randn(20, 4, generator=rng), torch.randn(20, 3, generator=rng)
+    want = torch.einsum("nij,nj->ni", quat_to_rotmat(torch.nn.functional.normalize(quats, dim=1)), vectors)
+    torch.testing.assert_close(rotate(quats, vectors), want)
+
+
+def test_appended_rows_carry_their_label(state):
+    from scene.initialization import gaussians_at
+
+    points = torch.randn(5, 3, generator=state.generator)
+    state.gaussians.append(gaussians_at(points, torch.rand(5, 3)), label=Label.AMBIENT, birth=7)
+    assert state.gaussians.labels[-5:].tolist() == [1] * 5 and state.gaussians.births[-1] == 7

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The step schedule is FastGS's, scaled; gradients between steps are averaged."""
+
+import pytest
+import tiny
+import torch
+
+from arguments import Config, OptimConfig, RunConfig
+from phases.optimizer import StepWindows, fastgs_windows
+
+
+def steps_of_a_full_run() -> tuple[int, int]:
+    config = Config(run=RunConfig(iterations=30_000), optim=OptimConfig())
+    geometry = colour = 0
+    for iteration in range(1, 30_000):
+        windows = fastgs_windows(iteration, config)
+        geometry += iteration % windows.geometry == 0
+        colour += iteration % windows.colour == 0
+    return geometry, colour
+
+
+def test_a_full_run_has_the_published_number_of_steps():
+    """15 000 + 157 + 156 geometry steps and 937 + 157 + 156 colour steps."""
+    assert steps_of_a_full_run() == (15_313, 1_250)
+
+
+def test_step_every_overrides_the_schedule():
+    config = Config(optim=OptimConfig(step_every=1))
+    assert fastgs_windows(29_000, config) == StepWindows(1, 1)
+
+
+@pytest.mark.parametrize(("faithful", "factor"), [(False, 1.0), (True, 4.0)])
+def test_gradients_of_a_window_are_averaged_or_as_published_summed(tmp_path, faithful, factor):
+    state = tiny.state(tmp_path / "run", tiny.config(tmp_path / "run", optim={"fastgs_faithful": faithful}))
+    rows = state.gaussians.rows
+    rows["sh_dc"].grad = torch.full_like(rows["sh_dc"], 4.0)
+    for iteration in (1, 2, 3, 4):
+        state.optimizer.step(state.gaussians, iteration, StepWindows(4, 4))
+    gradient_seen = rows["sh_dc.exp_avg"] / 0.1
+    assert torch.allclose(gradient_seen, torch.full_like(gradient_seen, factor))
+    assert rows["sh_dc"].grad is None
+
+
+def test_a_distant_row_moves_in_proportion_to_its_reach(tmp_path):
+    state = tiny.state(tmp_path / "run")
+    rows = state.gaussians.rows
+    rows["reach"].fill_(1.0)
+    rows["reach"][0] = 10.0
+    before = rows["means"].detach().clone()
+    rows["means"].grad = torch.ones_like(before)
+    state.optimizer.step(state.gaussians, 1, StepWindows(1, 1))
+    moved = (before - rows["means"].detach())[:, 0]
+    assert moved[0] / moved[1] == pytest.approx(10, rel=1e-3)
+
+
+def test_the_position_rate_decays_log_linearly(tmp_path):
+    optimizer = tiny.state(tmp_path / "run").optimizer
+    first, middle, last = (optimizer.position_rate(i) for i in (0, 50, 100))
+    assert first / last == pytest.approx(100) and middle**2 == pytest.approx(first * last)
