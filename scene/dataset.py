@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from arguments import DataConfig
 from utils.errors import UserError
 
 from .cameras import Camera, SourceSize, pose
@@ -38,7 +39,7 @@ class Scene:
     test_cameras: tuple[Camera, ...]
     points: PointCloud | None
     extent: float
-    source: Path
+    source: Path | None = None
     missing: int = 0
     limited: bool = False
     """Whether photos were made smaller because they are wider than 1600 pixels."""
@@ -104,6 +105,21 @@ def load_scene(
         source=source,
         missing=missing,
         limited=limited,
+    )
+
+
+def open_scene(data: DataConfig) -> Scene:
+    """The dataset that the command line names."""
+    if data.source is None:
+        raise UserError("--source is needed: the folder that holds images/ and sparse/0/")
+    return load_scene(
+        data.source,
+        images=data.images,
+        resolution=data.resolution,
+        hold_out=data.eval,
+        masks=data.masks,
+        invert_masks=data.invert_masks,
+        white_background=data.white_background,
     )
 
 
