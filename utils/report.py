@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: Apache-2.0
+"""report.html: everything about a run on one self-contained page, with other runs beside it when given.
+
+    python -m utils.report RUN [RUN...]
+
+The page is made of the files in the run folder; what is missing is left out. Beside config.json, log.jsonl,
+results.json, per_view.json and the folders of render.py, it reads:
+
+* geometry.json, written by the ambient phase, in world coordinates and scene units:
+  {"focus": [x, y, z], "up": [x, y, z], "subject_radius": r, "cameras": [[x, y, z], ...],
+   "directions": [[x, y, z], ...]  (unit viewing directions, one per camera, optional),
+   "tube": {"shape": "tube", "axis": [x, y, z],
+            "lines": [[[x, y, z], ...], ...]  (polylines of the wall: its rings and a few lines along it),
+            "figures": {"share of unexplained rays that hit the wall": 0.97, ...}}}
+* snapshots/<iteration>_<name>.png
+* vlm/round_<k>/audit.jsonl, one object per view as in the audit of phase 2, with box corners in pixels of the
+  render; optional "pictures": {"render": FILE, "photo": FILE, "before": FILE, "after": FILE, ...}, names in the
+  same folder.
+* log.jsonl: "loss", "psnr", "gaussians", "phase", "it_per_s", "elapsed" in lines of figures; "event" (a text) and
+  perhaps "stage" and "seconds" in lines of events.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .atomic import write_text
+from .command import run_command
+from .errors import UserError
+from .report_data import Json, Run, number, read_audit, read_run
+from .report_html import Markup, join, page, section, table, tag
+from .report_pictures import FULL_ERROR, boxes, error_map, figure, load
+from .report_plots import Series, bars, curves, legend, scene_from_two_sides, thinned
+
+MOST_VIEWS = 4
+MOST_AUDITED = 24
+"""Views shown per inspection; the rest is in audit.jsonl."""
+
+
+def write_report(run: Path, others: Sequence[Path] = ()) -> Path:
+    """Write report.html into a run folder.
+
+    Args:
+        run: The folder of the run that the page is about.
+        others: Folders of runs to compare with; their curves and figures appear beside.
+
+    Returns:
+        Path of the page.
+    """
+    first, *rest = (read_run(Path(path)) for path in (run, *others))
+    path = Path(run) / "report.html"
+    write_text(path, report(first, rest))
+    return path
+
+
+def report(run: Run, others: Sequence[Run] = ()) -> str:
+    """The page as text."""
+    return page(
+        f"{run.name} - run report",
+        _header(run),
+        section("Runs side by side", _comparison([run, *others])) if others else "",
+        _views(run),
+        _curves([run, *others]),
+        _geometry(run),
+        _snapshots(run),
+        _audit(run),
+        _timing([run, *others]),
+        _settings([run, *others]),
+    )
+
+
+def _header(run: Run) -> Markup:
+    split = run.protocol.get("split", "test")
+    last = max((line["iteration"] for line in run.log), default=0)
+    facts = [
+        f"{last:,} iterations" if last else "",
+        " → ".join(band.name for band in run.bands),
+        "measured on TRAINING views: this run held none out" if split == "train" else "",
+    ]
+    tiles = [
+        _tile("PSNR", _shown(run.figure("PSNR"), 2), "dB"),
+        _tile("SSIM", _shown(run.figure("SSIM"), 4)),
+        _tile("LPIPS", _shown(run.figure("LPIPS"), 4)),
+        _tile("Gaussians", f"{run.gaussians:,.0f}" if run.gaussians is not None else None),
+        _tile("Coverage (alpha > 0.9)", _shown(_last(run.curve("coverage"), 100), 1), "%"),
+        _tile("Training time", _duration(run.seconds)),
+    ]
+    return tag(
+        "header",
+        tag("p", "Run report", class_="eyebrow"),
+        tag("h1", run.name),
+        tag("p", " · ".join(fact for fact in facts if fact), class_="note"),
+        tag("div", *tiles, class_="tiles") if any(tiles) else "",
+    )
+
+
+def _tile(name: str, value: str | None, unit: str = "") -> Markup:
+    if value is None:
+        return Markup("")
+    return tag("div", tag("b", value, tag("small", unit) if unit else ""), tag("span", name), class_="tile")
+
+
+def _comparison(runs: Sequence[Run]) -> Markup:
+    header = ("Run", "PSNR", "SSIM", "LPIPS", "Gaussians", "Time")
+    rows = [
+        (
+            run.name,
+            *(_shown(run.figure(name), places) or "–" for name, places in (("PSNR", 2), ("SSIM", 4), ("LPIPS", 4))),
+            f"{run.gaussians:,.0f}" if run.gaussians is not None else "–",
+            _duration(run.seconds) or "–",
+        )
+        for run in runs
+    ]
+    return table(header, rows)
+
+
+def _views(run: Run) -> Markup:
+    """Render, photo and error of the worst, the best and some views between them."""
+    split, folder = run.views()
+    if folder is None:
+        return Markup("")
+    psnr = run.per_view.get(folder.name, {}).get("PSNR", {})
+    psnr = {name: value for name, value in psnr.items() if number(value) is not None}
+    names = sorted(path.name for path in (folder / "renders").glob("*.png"))
+    names.sort(key=lambda name: psnr.get(name, 0.0))
+    places = sorted({round(k * (len(names) - 1) / (MOST_VIEWS - 1)) for k in range(MOST_VIEWS)})
+    rows = [_view(folder, names[place], psnr.get(names[place])) for place in places]
+    order = ", from the worst PSNR to the best" if psnr else ""
+    note = f"Render, photo and absolute error{order}; the brightest colour is {FULL_ERROR:g} of full scale or more."
+    title = "Held-out views" if split == "test" else "Training views"
+    return section(title, tag("div", *rows, class_="stack") if any(rows) else "", note=note)
+
+
+def _view(folder: Path, name: str, psnr: float | None) -> Markup:
+    render, photo = load(folder / "renders" / name), load(folder / "gt" / name)
+    if render is None or photo is None or render.shape != photo.shape:
+        return Markup("")
+    label = Path(name).stem + (f" · {psnr:.2f} dB" if psnr is not None else "")
+    error = error_map(render, photo)
+    return tag("div", figure(render, f"Render {label}"), figure(photo, "Photo"), figure(error, "Error"), class_="row")
+
+
+def _curves(runs: Sequence[Run]) -> Markup:
+    bands, events = runs[0].bands, runs[0].events
+
+    def all_of(*keys: str) -> list[Series]:
+        return [Series(run.name, thinned(run.curve(*keys)), k) for k, run in enumerate(runs)]
+
+    charts = [
+        curves("Loss", all_of("loss"), bands, from_zero=True),
+        curves("PSNR of held-out views, dB", all_of("psnr"), bands, dots=True),
+        curves("Gaussians", all_of("gaussians"), bands, events, from_zero=True),
+    ]
+    if not any(charts):
+        return Markup("")
+    names = legend([run.name for run in runs]) if len(runs) > 1 else ""
+    return section(
+        "Course of the training",
+        names,
+        tag("div", *charts, class_="cards"),
+        note="Over iterations; the shaded bands are phases of the first run, dotted lines are events.",
+    )
+
+
+def _geometry(run: Run) -> Markup:
+    drawing = scene_from_two_sides(run.geometry)
+    tube = run.geometry.get("tube") or {}
+    figures = tube.get("figures") if isinstance(tube, Mapping) else None
+    rows = [
+        (name, f"{value:.4g}" if number(value) is not None else value)
+        for name, value in (figures.items() if isinstance(figures, Mapping) else ())
+    ]
+    shape = str(tube.get("shape", "wall")) if tube else "no wall"
+    note = f"Cameras (points), subject (disc) and the ambient {shape} (lines); both drawings are to scale."
+    return section("Where things are", drawing, table(("Wall", ""), rows) if rows and drawing else "", note=note)
+
+
+def _snapshots(run: Run) -> Markup:
+    found = []
+    for path in (run.path / "snapshots").glob("*.png"):
+        iteration, _, name = path.stem.partition("_")
+        if iteration.isdecimal() and (pixels := load(path)) is not None:
+            found.append((int(iteration), name.replace("_", " "), pixels))
+    found.sort(key=lambda item: item[:2])
+    pictures = [figure(pixels, f"{iteration:,} · {name}") for iteration, name, pixels in found]
+    return section("Snapshots", tag("div", *pictures, class_="strip") if pictures else "")
+
+
+def _audit(run: Run) -> Markup:
+    folders = [path for path in (run.path / "vlm").glob("round_*") if path.is_dir()]
+    folders.sort(key=lambda path: (len(path.name), path.name))
+    rounds = [_round(folder) for folder in folders]
+    note = (
+        "What the detector was shown, what it answered, and which boxes were accepted (solid) or rejected (dashed). "
+        "Its words are quoted as they came."
+    )
+    return section("Inspections of phase 2", *rounds, note=note)
+
+
+def _round(folder: Path) -> Markup:
+    records = read_audit(folder)
+    if not records:
+        return Markup("")
+    found = [box for record in records for box in _list(record.get("boxes"))]
+    accepted = sum(bool(box.get("accepted")) for box in found if isinstance(box, Mapping))
+    detectors = ", ".join(sorted({f"{r.get('detector', '?')} {r.get('model') or ''}".strip() for r in records}))
+    summary = f"{len(records)} views, {len(found)} boxes, {accepted} accepted; detector: {detectors}"
+    views = [_audited_view(folder, record, unfolded=k == 0) for k, record in enumerate(records[:MOST_AUDITED])]
+    left = len(records) - len(views)
+    more = tag("p", f"{left} more views in {folder.name}/audit.jsonl", class_="soft") if left else ""
+    title = folder.name.replace("_", " ").capitalize()
+    return join([tag("h3", title, " ", tag("span", summary, class_="soft")), *views, more])
+
+
+def _audited_view(folder: Path, record: Json, *, unfolded: bool) -> Markup:
+    found = [box for box in _list(record.get("boxes")) if isinstance(box, Mapping)]
+    accepted = sum(bool(box.get("accepted")) for box in found)
+    counts = f"{len(found)} boxes, {accepted} accepted" if found else str(record.get("error") or "nothing marked")
+    shown = tag("div", *_audit_pictures(folder, record, found), class_="pair")
+    return tag(
+        "details",
+        tag("summary", str(record.get("view", "?")), " ", tag("small", counts)),
+        shown,
+        tag("ul", *map(_box_line, found), class_="boxes") if found else "",
+        _quoted("Asked", record.get("prompt")),
+        _quoted("Answered", record.get("raw_answer")),
+        open="" if unfolded else None,
+    )
+
+
+def _audit_pictures(folder: Path, record: Json, found: Sequence[Json]) -> list[Markup]:
+    names = record.get("pictures")
+    names = names if isinstance(names, Mapping) else {}
+    shown = []
+    for what, name in names.items():
+        pixels = load(folder / Path(str(name)).name)  # only files of this very folder
+        if pixels is None:
+            continue
+        drawn = boxes(_corners(found, pixels)) if what == "render" else ()
+        shown.append(figure(pixels, str(what).capitalize(), *drawn))
+    return shown
+
+
+def _corners(found: Sequence[Json], pixels: np.ndarray) -> list[tuple[tuple[float, ...], bool, str]]:
+    """The boxes that are four numbers, kept within sight of the picture."""
+    height, width = pixels.shape[:2]
+    limits = np.array([width, height, width, height])
+    corners = []
+    for box in found:
+        numbers = [number(value) for value in _list(box.get("bbox"))]
+        if len(numbers) == 4 and None not in numbers:
+            place = tuple(np.clip(numbers, 0, limits).tolist())
+            corners.append((place, bool(box.get("accepted")), str(box.get("reason", ""))))
+    return corners
+
+
+def _box_line(box: Json) -> Markup:
+    word = tag("b", "accepted", class_="good") if box.get("accepted") else tag("b", "rejected", class_="bad")
+    numbers = [number(value) for value in _list(box.get("bbox"))]
+    place = ", ".join("?" if value is None else f"{value:.0f}" for value in numbers)
+    label = f"“{box['label']}”" if box.get("label") else ""
+    return tag("li", word, f" [{place}] {label} ", tag("span", box.get("reason", ""), class_="soft"))
+
+
+def _quoted(title: str, text: Any) -> Markup:
+    return join([tag("div", title, class_="caption"), tag("pre", text)]) if text else Markup("")
+
+
+def _timing(runs: Sequence[Run]) -> Markup:
+    parts = []
+    for run in runs:
+        rows = [
+            (name, seconds, f"{_duration(seconds)}" + (f" · {steps / seconds:.1f} it/s" if steps and seconds else ""))
+            for name, steps, seconds in run.stages
+        ]
+        if rows:
+            parts.append(tag("figure", tag("figcaption", tag("b", run.name)), bars(rows), class_="card"))
+    return section("Time by stage", tag("div", *parts, class_="cards") if parts else "")
+
+
+def _settings(runs: Sequence[Run]) -> Markup:
+    settings = [run.settings() for run in runs]
+    names = list(dict.fromkeys(name for one in settings for name in one))
+    if not names:
+        return Markup("")
+    rows = [(name, *(one.get(name, "–") for one in settings)) for name in names]
+    differing = [row for row in rows if len(set(row[1:])) > 1]
+    header = ("Setting", *(run.name for run in runs))
+    every = tag("details", tag("summary", f"All {len(rows)} settings"), table(header, rows, class_="settings"))
+    return section("Configuration", table(header, differing, class_="settings") if differing else "", every)
+
+
+def _shown(value: float | None, places: int) -> str | None:
+    return None if value is None else f"{value:.{places}f}"
+
+
+def _last(points: Sequence[tuple[float, float]], factor: float) -> float | None:
+    return points[-1][1] * factor if points else None
+
+
+def _duration(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def main(args: Sequence[str]) -> None:
+    """Write the report of the first run, with the others beside it."""
+    runs = [Path(arg) for arg in args]
+    if not runs or any(arg.startswith("-") for arg in args):
+        raise UserError("usage: python -m utils.report RUN [RUN...]")
+    for run in runs:
+        if not run.is_dir():
+            raise UserError(f"{run}: no such run folder")
+    print(write_report(runs[0], runs[1:]))
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
