@@ -12,10 +12,9 @@ from gaussian_renderer import render
 from phases.base import Phase
 from phases.milestones import Milestones
 from phases.schedule import schedule
-from phases.start import start
+from phases.start import open_scene, start
 from phases.state import Step, TrainingState
 from scene.cameras import Camera
-from scene.dataset import open_scene
 from utils.entry import entry_point
 from utils.run_dir import RunDir
 from vlm import check_detector
@@ -45,7 +44,7 @@ def main(argv: list[str]) -> None:
     torch.set_num_threads(1)  # torch's own reductions depend on its threads; ours do not
     set_threads(config.run.threads)
     check_detector(config.detector)
-    scene = open_scene(config.data)
+    scene = open_scene(config)
     plan = schedule(config, kinds)
 
     with RunDir.open(config) as run:

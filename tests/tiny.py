@@ -60,7 +60,9 @@ def scene(count: int = 12) -> Scene:
     train = tuple(view for k, view in enumerate(cameras) if k % 4)
     positions = np.array([view.position for view in train])
     extent = 1.1 * np.linalg.norm(positions - positions.mean(0), axis=1).max()
-    return Scene(train_cameras=train, test_cameras=tuple(cameras[::4]), points=None, extent=float(extent))
+    return Scene(
+        train_cameras=train, test_cameras=tuple(cameras[::4]), points=None, extent=float(extent), source=Path("tiny")
+    )
 
 
 @torch.no_grad()
