@@ -22,6 +22,7 @@ class DataConfig:
         -1,
         "1, 2, 4 or 8 divides the size; -1 limits the width to 1600; another number is a width in pixels.",
         flags=("-r",),
+        low=-1,
     )
     eval: bool = setting(True, "Hold every 8th view out of training (the default; --no_eval trains on all).")
     white_background: bool = setting(False, "White instead of black behind the scene.", flags=("-w",))
@@ -41,15 +42,17 @@ class RunConfig:
         None, "Folder for everything the run writes; default output/<random name>.", flags=("-m",)
     )
     phases: str = setting("main,ambient,vlm", "Comma-separated phases in order, or none for plain FastGS throughout.")
-    iterations: int = setting(30_000, "Iterations of the whole run, all phases together.")
+    iterations: int = setting(30_000, "Iterations of the whole run, all phases together.", low=1)
     init: str = setting("random", "Starting points: random, sfm (points3D) or the path of a PLY.")
-    num_points: int = setting(100, "Random starting points.")
-    init_extent: float = setting(0.5, "Half side of their box round the focus point, in scene extents.")
+    num_points: int = setting(100, "Random starting points.", low=1)
+    init_extent: float = setting(0.5, "Half side of their box round the focus point, in scene extents.", low=1e-6)
     seeds: Literal["none", "main", "all"] = setting("all", "Phases that may place seeds at photo-consistent depth.")
-    seed: int = setting(0, "Seed of everything random.")
-    threads: int = setting(0, "Threads of native code and workers; 0 takes all cores. Results do not depend on it.")
+    seed: int = setting(0, "Seed of everything random.", low=0)
+    threads: int = setting(
+        0, "Threads of native code and workers; 0 takes all cores. Results do not depend on it.", low=0
+    )
     backend: Literal["auto", "cpu", "cuda"] = setting("auto", "Where to render.")
-    checkpoint_every: int = setting(1_000, "Iterations between checkpoints; the newest two are kept.")
+    checkpoint_every: int = setting(1_000, "Iterations between checkpoints; the newest two are kept.", low=1)
     checkpoint_iterations: tuple[int, ...] = setting((), "Iterations whose checkpoint is kept for good.")
     test_iterations: tuple[int, ...] = setting(
         (7_000, 30_000), "Iterations at which held-out views are measured; the last one always is.", scaled=True
@@ -74,8 +77,10 @@ class RunConfig:
 class PipelineConfig:
     """Rendering."""
 
-    sh_degree: int = setting(3, "Highest degree of the spherical harmonics, 0 to 3.")
-    mult: float = setting(0.5, "Compact box: a Gaussian ends where its Mahalanobis distance^2 is mult 2 ln(255 o).")
+    sh_degree: int = setting(3, "Highest degree of the spherical harmonics, 0 to 3.", low=0, high=3)
+    mult: float = setting(
+        0.5, "Compact box: a Gaussian ends where its Mahalanobis distance^2 is mult 2 ln(255 o).", low=1e-3
+    )
     antialiasing: bool = setting(False, "Mip-Splatting's filter.", supported=False)
     convert_SHs_python: bool = setting(False, "SH in Python.", supported=False)
     compute_cov3D_python: bool = setting(False, "Covariances in Python.", supported=False)
@@ -86,40 +91,45 @@ class PipelineConfig:
 class OptimConfig:
     """Optimisation, densification and pruning."""
 
-    position_lr_init: float = setting(1.6e-4, "Position learning rate at the start, times the scene's size.")
-    position_lr_final: float = setting(1.6e-6, "Position learning rate at the end, times the scene's size.")
+    position_lr_init: float = setting(1.6e-4, "Position learning rate at the start, times the scene's size.", low=0)
+    position_lr_final: float = setting(1.6e-6, "Position learning rate at the end, times the scene's size.", low=0)
     position_lr_delay_mult: float = setting(0.01, "Without effect in 3DGS.", supported=False)
-    position_lr_max_steps: int = setting(30_000, "Iteration at which the final rate is reached.", scaled=True)
-    lowfeature_lr: float = setting(2.5e-3, "Learning rate of the SH constants.")
-    highfeature_lr: float = setting(5e-3, "Learning rate of the higher SH bands, times 20.")
+    position_lr_max_steps: int = setting(30_000, "Iteration at which the final rate is reached.", scaled=True, low=1)
+    lowfeature_lr: float = setting(2.5e-3, "Learning rate of the SH constants.", low=0)
+    highfeature_lr: float = setting(5e-3, "Learning rate of the higher SH bands, times 20.", low=0)
     feature_lr: float = setting(2.5e-3, "3DGS's rate; ours are --lowfeature_lr, --highfeature_lr.", supported=False)
-    opacity_lr: float = setting(0.025, "Learning rate of the logit opacities.")
-    scaling_lr: float = setting(0.005, "Learning rate of the log scales.")
-    rotation_lr: float = setting(0.001, "Learning rate of the quaternions.")
-    lambda_dssim: float = setting(0.2, "Share of D-SSIM in the loss.")
+    opacity_lr: float = setting(0.025, "Learning rate of the logit opacities.", low=0)
+    scaling_lr: float = setting(0.005, "Learning rate of the log scales.", low=0)
+    rotation_lr: float = setting(0.001, "Learning rate of the quaternions.", low=0)
+    lambda_dssim: float = setting(0.2, "Share of D-SSIM in the loss.", low=0, high=1)
     optimizer_type: Literal["default", "sparse_adam"] = setting("default", "Adam.", supported=False)
-    sh_interval: int = setting(1_000, "Iterations between rises of the active SH degree.", scaled=True)
-    step_every: int = setting(0, "Optimiser step every so many iterations; 0 follows FastGS's schedule.")
+    sh_interval: int = setting(1_000, "Iterations between rises of the active SH degree.", scaled=True, low=1)
+    step_every: int = setting(0, "Optimiser step every so many iterations; 0 follows FastGS's schedule.", low=0)
 
-    densify_from_iter: int = setting(500, "First iteration after which densification may happen.", scaled=True)
-    densify_until_iter: int = setting(15_000, "Iteration at which it ends.", scaled=True)
-    densification_interval: int = setting(500, "Iterations between densifications.", scaled=True)
-    grad_thresh: float = setting(2e-4, "Clone above this mean screen-space gradient (NDC).")
-    grad_abs_thresh: float = setting(1.2e-3, "Split above this mean absolute screen-space gradient (NDC).")
+    densify_from_iter: int = setting(500, "First iteration after which densification may happen.", scaled=True, low=0)
+    densify_until_iter: int = setting(15_000, "Iteration at which it ends.", scaled=True, low=0)
+    densification_interval: int = setting(500, "Iterations between densifications.", scaled=True, low=1)
+    grad_thresh: float = setting(2e-4, "Clone above this mean screen-space gradient (NDC).", low=0)
+    grad_abs_thresh: float = setting(1.2e-3, "Split above this mean absolute screen-space gradient (NDC).", low=0)
     densify_grad_threshold: float = setting(2e-4, "3DGS's threshold; FastGS has --grad_thresh.", supported=False)
     percent_dense: float = setting(0.01, "3DGS's size limit; FastGS has --dense.", supported=False)
-    dense: float = setting(0.001, "Clone below, split above this scale, in scene extents at full size.")
-    loss_thresh: float = setting(0.1, "A pixel is wrong above this share of its view's largest error.")
-    grace: int = setting(1_000, "Age in iterations below which a faint Gaussian is not pruned.", scaled=True)
-    score_views: int = setting(10, "Training views that score the Gaussians at each event.")
-    importance: int = setting(5, "Densify only what touches more wrong pixels per view than this.")
-    opacity_reset_interval: int = setting(3_000, "Iterations between opacity resets.", scaled=True)
-    late_prune_interval: int = setting(3_000, "Iterations between prunings after densification has ended.", scaled=True)
-    cap_max: int = setting(0, "Number of Gaussians to end with; 0 takes keep_share of the peak.")
-    keep_share: float = setting(
-        0.5, "Share of the peak that is kept by contribution when --cap_max is 0; the phases' own, not plain FastGS's."
+    dense: float = setting(0.001, "Clone below, split above this scale, in scene extents at full size.", low=0)
+    loss_thresh: float = setting(0.1, "A pixel is wrong above this share of its view's largest error.", low=0, high=1)
+    grace: int = setting(1_000, "Age in iterations below which a faint Gaussian is not pruned.", scaled=True, low=0)
+    score_views: int = setting(10, "Training views that score the Gaussians at each event.", low=1)
+    importance: int = setting(5, "Densify only what touches more wrong pixels per view than this.", low=0)
+    opacity_reset_interval: int = setting(3_000, "Iterations between opacity resets.", scaled=True, low=1)
+    late_prune_interval: int = setting(
+        3_000, "Iterations between prunings after densification has ended.", scaled=True, low=1
     )
-    keep_at: float = setting(0.75, "Share of the run after which the keeping happens.")
+    cap_max: int = setting(0, "Number of Gaussians to end with; 0 takes keep_share of the peak.", low=0)
+    keep_share: float = setting(
+        0.5,
+        "Share of the peak that is kept by contribution when --cap_max is 0; the phases' own, not plain FastGS's.",
+        low=0,
+        high=1,
+    )
+    keep_at: float = setting(0.75, "Share of the run after which the keeping happens.", low=0, high=1)
     fastgs_faithful: bool = setting(False, "FastGS as published, its defects and its scene-relative limits included.")
     preset: str = setting("", "FastGS's published per-scene values: base:<scene> or big:<scene>.")
 
@@ -156,3 +166,5 @@ class Config:
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     phases: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Fields of each available phase, by phase name; scaled like the rest."""
+    given: tuple[str, ...] = ()
+    """Flags that the user gave; the other values are defaults."""

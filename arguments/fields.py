@@ -9,7 +9,14 @@ FULL_RUN = 30_000
 
 
 def setting(
-    default: Any, help: str, *, flags: tuple[str, ...] = (), scaled: bool = False, supported: bool = True
+    default: Any,
+    help: str,
+    *,
+    flags: tuple[str, ...] = (),
+    scaled: bool = False,
+    supported: bool = True,
+    low: float | None = None,
+    high: float | None = None,
 ) -> Any:
     """A dataclass field that is also a command-line flag.
 
@@ -20,5 +27,8 @@ def setting(
         scaled: The default is an iteration count for a run of 30 000; it scales with ``--iterations``
             unless the user gives a value.
         supported: False for a flag of the INRIA family that we only accept at its default.
+        low: Smallest value allowed.
+        high: Largest value allowed.
     """
-    return field(default=default, metadata={"help": help, "flags": flags, "scaled": scaled, "supported": supported})
+    metadata = {"help": help, "flags": flags, "scaled": scaled, "supported": supported, "low": low, "high": high}
+    return field(default=default, metadata=metadata)
