@@ -5,7 +5,9 @@ from typing import Any
 
 import torch
 
-from scene.model_folder import save_gaussians
+from scene.gaussian_model import SH_C0
+from scene.model_folder import save_gaussians, write_run_files
+from scene.points import PointCloud
 
 from .base import Phase
 from .evaluation import evaluate
@@ -23,9 +25,30 @@ class Milestones:
         self._tests = {*run.test_iterations, self._last}
         self._saves = {*run.save_iterations, self._last}
         saved = state.run.resume()
-        if saved is not None:
+        if saved is None:
+            self._begin()
+        else:
             state.load_state_dict(saved["state"])
             plan.load_state_dict(saved["phases"])
+
+    def _begin(self) -> None:
+        """What the folder holds before the first iteration."""
+        state, data = self._state, self._state.config.data
+        colors = (0.5 + SH_C0 * state.gaussians.sh_dc.detach().squeeze(1)).clamp(0, 1)
+        write_run_files(
+            state.run.path,
+            source=data.source,
+            images=data.images,
+            resolution=data.resolution,
+            white_background=data.white_background,
+            hold_out=data.eval,
+            sh_degree=state.config.pipeline.sh_degree,
+            test_cameras=state.scene.test_cameras,
+            train_cameras=state.scene.train_cameras,
+            start=PointCloud(
+                state.gaussians.means.detach().double().numpy(), (colors * 255).round().to(torch.uint8).numpy()
+            ),
+        )
 
     def after_step(self, phase: Phase, losses: dict[str, float]) -> None:
         """Log the step, and whatever else is due at this iteration."""
