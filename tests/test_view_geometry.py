@@ -175,10 +175,9 @@ def test_the_principal_point_counts_for_the_subject_sphere():
 
 
 def test_bonsai_is_an_orbit_with_its_ring_outside_the_subject(shared_scenes):
-    from arguments import DataConfig
     from scene.dataset import load_scene
 
-    scene = load_scene(DataConfig(source=shared_scenes / "bonsai", resolution=150))
+    scene = load_scene(shared_scenes / "bonsai", resolution=150)
     geometry = view_geometry(scene.train_cameras)
     assert geometry.kind == "orbit"
     assert geometry.in_front == 1.0
