@@ -66,7 +66,7 @@ def methods(model: Path) -> tuple[str, list[Path]]:
     if not model.is_dir():
         raise UserError(f"--model_path {model}: no such folder; train.py writes one")
     split = "test" if holds_out_views(model) else "train"
-    folders = sorted(path.parent for path in model.glob(f"{split}/*/renders") if any(path.glob("*.png")))
+    folders = sorted(path.parent for path in model.glob(f"{split}/[!.]*/renders") if any(path.glob("*.png")))
     if not folders:
         raise UserError(f"--model_path {model}: no rendered {split} views; run render.py -m {model} first")
     return split, folders
