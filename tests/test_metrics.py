@@ -6,8 +6,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.random_vgg import random_weights
 from utils.errors import UserError
-from utils.lpips import CHANNELS, STAGES, Lpips
+from utils.lpips import Lpips
 from utils.metrics import psnr, ssim
 from utils.pictures import to_uint8
 
@@ -111,19 +112,6 @@ def test_eight_bit_levels_round_half_up_and_clamp():
 
 
 # --- LPIPS, with random weights of the right shapes ---
-
-
-def random_weights(seed: int = 0) -> dict[str, torch.Tensor]:
-    rng = torch.Generator().manual_seed(seed)
-    weights, source = {}, 3
-    for stage, layers in enumerate(STAGES):
-        for layer in layers:
-            kernel = torch.randn(CHANNELS[stage], source, 3, 3, generator=rng)
-            weights[f"features.{layer}.weight"] = kernel * (2 / (9 * source)) ** 0.5
-            weights[f"features.{layer}.bias"] = 0.1 * torch.randn(CHANNELS[stage], generator=rng)
-            source = CHANNELS[stage]
-        weights[f"lin{stage}.weight"] = torch.rand(source, generator=rng)
-    return weights
 
 
 @pytest.fixture(scope="module")
