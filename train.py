@@ -2,6 +2,7 @@
 """Posed photos in, Gaussians out: `python train.py --source S --model_path M [--qwen_model_path Q]`."""
 
 import sys
+from collections.abc import Sequence
 
 import torch
 from diff_gaussian_rasterization import set_threads
@@ -15,7 +16,7 @@ from phases.schedule import schedule
 from phases.start import open_scene, start
 from phases.state import Step, TrainingState
 from scene.cameras import Camera
-from utils.entry import entry_point
+from utils.command import run_command
 from utils.run_dir import RunDir
 from vlm import check_detector
 
@@ -36,8 +37,7 @@ def train_step(state: TrainingState, phase: Phase, camera: Camera) -> dict[str, 
     return {name: value.item() for name, value in losses.items()}
 
 
-@entry_point
-def main(argv: list[str]) -> None:
+def main(argv: Sequence[str]) -> None:
     """Train as the command line says."""
     kinds = phases.available()
     config = parse(argv, kinds)
@@ -57,4 +57,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(run_command(main))

@@ -3,11 +3,12 @@
 
 import argparse
 import difflib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from .errors import UserError
+from .errors import NothingToDo, UserError
 
 
 class Parser(argparse.ArgumentParser):
@@ -40,6 +41,11 @@ def run_command(main: Callable[[Sequence[str]], None], args: Sequence[str] | Non
     except UserError as error:
         print(str(error).replace("\n", " "), file=sys.stderr)
         return 2
+    except NothingToDo as notice:
+        print(notice)
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # whoever read our output has gone; nothing may be flushed there at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     return 0

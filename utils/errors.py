@@ -7,3 +7,7 @@ class UserError(Exception):
 
     The entry points print it on stderr and exit with code 2; it never becomes a traceback.
     """
+
+
+class NothingToDo(Exception):  # noqa: N818 - it is none
+    """What was asked for is already done: the entry points say so and exit with code 0."""

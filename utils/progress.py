@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run shows on the terminal."""
+
+from tqdm import tqdm
+
+SMOOTHING = 0.4
+"""Share of the newest loss in the average that is shown."""
+
+
+class Progress:
+    """The bar of a training run: loss, Gaussians, phase, iterations per second."""
+
+    def __init__(self, total: int, *, quiet: bool) -> None:
+        self._total, self._quiet = total, quiet
+        self._bar: tqdm | None = None
+        self._loss: float | None = None
+
+    def step(self, iteration: int, *, loss: float, gaussians: int, phase: str, refresh: bool) -> None:
+        """Take note of a finished iteration, and show it when `refresh`."""
+        self._loss = loss if self._loss is None else SMOOTHING * loss + (1 - SMOOTHING) * self._loss
+        if self._quiet or not refresh:
+            return
+        if self._bar is None:
+            self._bar = tqdm(total=self._total, desc="Training progress", initial=iteration, dynamic_ncols=True)
+        self._bar.set_postfix({"Loss": f"{self._loss:.7f}", "Gaussians": gaussians, "phase": phase}, refresh=False)
+        self._bar.update(iteration - self._bar.n)
+
+    def say(self, text: str) -> None:
+        """A line on stdout, above the bar."""
+        if not self._quiet:
+            tqdm.write(text)
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        if self._bar is not None:
+            self._bar.close()
