@@ -11,6 +11,7 @@ With --depth there are 16-bit PNGs in depth/, whose scale is in depth/depth.json
 
 import argparse
 import json
+import math
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -28,7 +29,7 @@ from arguments import DataConfig, store
 from gaussian_renderer import RenderOutput
 from gaussian_renderer import render as render_view
 from scene.cameras import Camera, SourceSize
-from scene.dataset import Scene, open_scene
+from scene.dataset import Scene, open_scene, training_size
 from scene.gaussian_model import GaussianModel
 from scene.model_folder import load_model
 from scene.ply import SplatArrays, read_gaussians
@@ -113,7 +114,7 @@ def _check(settings: argparse.Namespace) -> None:
         raise UserError("--backend cuda: not supported yet; leave it at auto")
     for name in ("frames", "fps", "mult"):
         value = getattr(settings, name)
-        if value is not None and not value > 0:
+        if value is not None and not 0 < value < math.inf:
             raise UserError(f"--{name} {value}: must be positive")
 
 
@@ -147,8 +148,9 @@ def _render_ply(settings: argparse.Namespace) -> None:
     splats = read_gaussians(settings.ply)
     model = _model(splats, settings.white_background, settings.mult)
     cameras = read_viewpoints(settings.cameras)
-    if settings.resolution is not None and settings.resolution > 8:
-        cameras = [camera.scaled(settings.resolution) for camera in cameras]
+    if settings.resolution is not None:
+        sizes = [training_size(camera.width, camera.height, settings.resolution) for camera in cameras]
+        cameras = [camera.scaled(width) for camera, (width, _) in zip(cameras, sizes, strict=True)]
     output = settings.output or Path("output") / settings.ply.stem
     if settings.trajectory is not None:
         _render_path(settings, model, cameras, output)

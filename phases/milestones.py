@@ -8,6 +8,7 @@ import torch
 from scene.gaussian_model import SH_C0
 from scene.model_folder import save_gaussians, write_run_files
 from scene.points import PointCloud
+from utils.report import write_report
 
 from .base import Phase
 from .evaluation import evaluate
@@ -60,14 +61,21 @@ class Milestones:
             self._save()
         state.run.checkpoint_if_due(iteration, self._snapshot)
 
+    def finish(self) -> None:
+        """Write the report; the run is over."""
+        self._state.run.finish()
+        page = write_report(self._state.run.path)
+        self._state.run.say(f"Report: {page}")
+
     def _snapshot(self) -> dict[str, Any]:
         return {"state": self._state.state_dict(), "phases": self._plan.state_dict()}
 
     def _test(self) -> None:
         state = self._state
         views = state.scene.test_cameras or state.scene.train_cameras
+        split = "test" if state.scene.test_cameras else "train"
         result = evaluate(state, views)
-        state.run.tested(state.iteration, l1=result.l1, psnr=result.psnr, coverage=result.coverage)
+        state.run.tested(state.iteration, l1=result.l1, psnr=result.psnr, coverage=result.coverage, split=split)
 
     @torch.no_grad()
     def _save(self) -> None:

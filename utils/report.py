@@ -16,8 +16,8 @@ results.json, per_view.json and the folders of render.py, it reads:
 * vlm/round_<k>/audit.jsonl, one object per view as in the audit of phase 2, with box corners in pixels of the
   render; optional "pictures": {"render": FILE, "photo": FILE, "before": FILE, "after": FILE, ...}, names in the
   same folder.
-* log.jsonl: "loss", "psnr", "gaussians", "phase", "it_per_s", "elapsed" in lines of figures; "event" (a text) and
-  perhaps "stage" and "seconds" in lines of events.
+* log.jsonl: "loss", "gaussians", "phase", "it_per_s", or "psnr", "coverage", "split", in lines of figures;
+  "event" (a text) and perhaps "stage" and "seconds" in lines of events.
 """
 
 import sys
@@ -86,7 +86,7 @@ def _header(run: Run) -> Markup:
         _tile("LPIPS", _shown(run.figure("LPIPS"), 4)),
         _tile("Gaussians", f"{run.gaussians:,.0f}" if run.gaussians is not None else None),
         _tile("Coverage (alpha > 0.9)", _shown(_last(run.curve("coverage"), 100), 1), "%"),
-        _tile("Training time", _duration(run.seconds)),
+        _tile("Time", _duration(run.seconds)),
     ]
     return tag(
         "header",
@@ -149,9 +149,10 @@ def _curves(runs: Sequence[Run]) -> Markup:
     def all_of(*keys: str) -> list[Series]:
         return [Series(run.name, thinned(run.curve(*keys)), k) for k, run in enumerate(runs)]
 
+    views = "held-out" if runs[0].tested_split == "test" else "training"
     charts = [
         curves("Loss", all_of("loss"), bands, from_zero=True),
-        curves("PSNR of held-out views, dB", all_of("psnr"), bands, dots=True),
+        curves(f"PSNR of {views} views, dB", all_of("psnr"), bands, dots=True),
         curves("Gaussians", all_of("gaussians"), bands, events, from_zero=True),
     ]
     if not any(charts):

@@ -13,6 +13,9 @@ from .report_plots import Band
 
 Json = dict[str, Any]
 
+ROUTINE = {"checkpoint", "finished"}
+"""Events that say nothing about the course of a run."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -31,6 +34,11 @@ class Run:
         """The folder's name."""
         return self.path.resolve().name
 
+    @property
+    def tested_split(self) -> str:
+        """Which views the tests during training looked at."""
+        return next((str(line["split"]) for line in self.log if "split" in line), "test")
+
     def curve(self, *keys: str) -> list[tuple[float, float]]:
         """(iteration, value) of each log line that has one of `keys` as a number."""
         points = {}
@@ -42,8 +50,9 @@ class Run:
 
     @property
     def events(self) -> list[tuple[float, str]]:
-        """(iteration, text) of the log's event lines."""
-        return [(line["iteration"], str(line["event"])) for line in self.log if "event" in line]
+        """(iteration, text) of the log's event lines, without the routine ones."""
+        events = ((line["iteration"], str(line["event"])) for line in self.log if "event" in line)
+        return [(at, text) for at, text in events if text not in ROUTINE]
 
     @cached_property
     def bands(self) -> list[Band]:
@@ -100,12 +109,8 @@ class Run:
 
     @property
     def seconds(self) -> float | None:
-        """Training time: what the log's last line says has elapsed, else the sum of the rates."""
-        elapsed = self.curve("elapsed", "elapsed_s")
-        if elapsed:
-            return elapsed[-1][1]
-        trained = [seconds for _, steps, seconds in self.stages if steps]
-        return sum(trained) if trained else None
+        """Time of the whole run: its stages together."""
+        return sum(seconds for _, _, seconds in self.stages) if self.stages else None
 
     def views(self) -> tuple[str, Path | None]:
         """("test" or "train", folder of the newest renders), or a folder of None."""
