@@ -213,7 +213,7 @@ def _read_extra(path: Path, kept: np.ndarray) -> dict[str, np.ndarray]:
     if not path.is_file():
         return {}
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             columns = {name: archive[name] for name in ("labels", "births")}
     except Exception as error:  # numpy and zipfile raise whatever comes to them when a file is damaged
         raise UserError(f"{path}: is damaged ({type(error).__name__}); delete it to go on without labels") from error

@@ -83,7 +83,7 @@ def write_gaussians(path: Path, arrays: Mapping[str, np.ndarray], *, tags: Mappi
         tags: Comments for the reader: name and number, or numbers.
     """
     count = len(arrays["means"])
-    rest = np.reshape(arrays["sh_rest"], (count, -1, 3)) if count else np.asarray(arrays["sh_rest"])
+    rest = np.asarray(arrays["sh_rest"])
     columns = (
         arrays["means"],
         np.zeros((count, 3)),
@@ -118,7 +118,7 @@ def read_gaussians(path: Path) -> SplatArrays:
     kept = np.isfinite(np.concatenate([means, dc, higher, opacity, log_scales, quats], axis=1)).all(axis=1)
     if len(rows) and not kept.any():
         raise UserError(f"{path}: every row holds values that are not numbers; the file is damaged")
-    higher = higher.reshape(-1, 3, len(rest) // 3).transpose(0, 2, 1)
+    higher = higher.reshape(len(rows), 3, len(rest) // 3).transpose(0, 2, 1)
     return SplatArrays(
         means=means[kept],
         sh_dc=dc[kept].reshape(-1, 1, 3),

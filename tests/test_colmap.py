@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
@@ -203,11 +203,10 @@ def test_text_that_makes_no_sense_is_refused_with_its_line(tmp_path, capture, st
     refused(tmp_path, f"{stem}.txt", "line 2")
 
 
-@settings(max_examples=60)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_no_flipped_byte_gives_more_than_one_line(tmp_path_factory, data):
-    capture = ring(4)
-    folder = capture.write_bin(tmp_path_factory.mktemp("model"))
+def test_no_flipped_byte_gives_more_than_one_line(tmp_path, data):
+    folder = ring(4).write_bin(tmp_path)
     file = folder / data.draw(st.sampled_from(["cameras.bin", "images.bin", "points3D.bin"]))
     content = bytearray(file.read_bytes())
     for _ in range(data.draw(st.integers(1, 4))):
