@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a backend offers for the second stage: which splat touches which blocks of which tile, in depth order.
+#pragma once
+
+#include <cstdint>
+
+namespace dgr {
+
+struct Grid {
+    int width = 0, height = 0;                  // px
+    int tile_width = 0, tile_height = 0;
+    int across() const { return (width + tile_width - 1) / tile_width; }
+    int down() const { return (height + tile_height - 1) / tile_height; }
+    int tiles() const { return across() * down(); }
+};
+
+struct BinArgs {
+    Grid grid;
+    int64_t count = 0;
+    const void* splats = nullptr;
+    const int32_t* radii = nullptr;
+    uint32_t* order = nullptr;                  // [N]: visible Gaussians by depth, ties by index
+    uint32_t* slot_ranges = nullptr;            // [N, 2]: first and count into the emission arrays
+    // Emission order: Gaussians by depth, tiles row by row. Capacity = sum of bounding-box tiles.
+    uint32_t* emitted_tiles = nullptr;
+    uint32_t* emitted_ids = nullptr;
+    uint64_t* emitted_masks = nullptr;
+    uint32_t* slot_entries = nullptr;           // emission -> entry
+    // Entries: by tile, then depth.
+    uint32_t* tile_offsets = nullptr;           // [tiles + 1]
+    uint32_t* entry_ids = nullptr;
+    uint64_t* entry_masks = nullptr;            // bit 8 row + column: that block is touched
+};
+
+struct BinSizes {
+    int64_t visible = 0;
+    int64_t capacity = 0;
+};
+
+}  // namespace dgr

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+// Depth order once, then a stable counting sort by tile.
+//
+// Threads take consecutive parts of the depth order and keep a histogram each; a prefix sum over (tile, part)
+// tells every part where its entries of a tile go. The result is that of one thread, whatever their number.
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "../splat.h"
+#include "backend.h"
+#include "thread_pool.h"
+
+namespace dgr {
+namespace {
+
+constexpr int kDigitBits = 11;
+constexpr uint32_t kDigits = 1u << kDigitBits;
+
+template <class T>
+std::unique_ptr<T[]> uninitialised(size_t n) {
+    return std::unique_ptr<T[]>(new T[n]);
+}
+
+// Positive floats order as their bits do.
+template <class S, class Key>
+Key depth_key(const S* splat) {
+    Key key;
+    std::memcpy(&key, splat + kDepth, sizeof key);
+    return key;
+}
+
+template <class Key>
+struct Keyed {
+    Key key;
+    uint32_t id;
+};
+
+// Visible Gaussians in index order; slot_ranges of the others become empty.
+template <class S, class Key>
+int64_t collect_visible(const BinArgs& a, int threads, Keyed<Key>* out) {
+    std::vector<int64_t> first(threads + 1, 0);
+    parallel_for(threads, threads, [&](int t) {
+        const Range r = part_of(a.count, threads, t, 1);
+        int64_t n = 0;
+        for (int64_t i = r.begin; i < r.end; ++i) n += a.radii[i] > 0;
+        first[t + 1] = n;
+    });
+    for (int t = 0; t < threads; ++t) first[t + 1] += first[t];
+    parallel_for(threads, threads, [&](int t) {
+        const Range r = part_of(a.count, threads, t, 1);
+        Keyed<Key>* next = out + first[t];
+        for (int64_t i = r.begin; i < r.end; ++i) {
+            a.slot_ranges[2 * i] = a.slot_ranges[2 * i + 1] = 0;
+            if (a.radii[i] <= 0) continue;
+            *next++ = {depth_key<S, Key>(static_cast<const S*>(a.splats) + kSplatFields * i), uint32_t(i)};
+        }
+    });
+    return first[threads];
+}
+
+// One stable pass of a radix sort.
+template <class Key>
+void sort_digit(const Keyed<Key>* in, Keyed<Key>* out, int64_t size, int shift, int threads, uint32_t* counts) {
+    auto digit = [shift](const Keyed<Key>& k) { return uint32_t(k.key >> shift) & (kDigits - 1); };
+    parallel_for(threads, threads, [&](int t) {
+        const Range r = part_of(size, threads, t, 1);
+        uint32_t* mine = counts + size_t(t) * kDigits;
+        std::memset(mine, 0, kDigits * sizeof *mine);
+        for (int64_t i = r.begin; i < r.end; ++i) ++mine[digit(in[i])];
+    });
+    uint32_t position = 0;
+    for (uint32_t d = 0; d < kDigits; ++d)
+        for (int t = 0; t < threads; ++t) {
+            uint32_t& slot = counts[size_t(t) * kDigits + d];
+            const uint32_t n = slot;
+            slot = position;
+            position += n;
+        }
+    parallel_for(threads, threads, [&](int t) {
+        const Range r = part_of(size, threads, t, 1);
+        uint32_t* mine = counts + size_t(t) * kDigits;
+        for (int64_t i = r.begin; i < r.end; ++i) out[mine[digit(in[i])]++] = in[i];
+    });
+}
+
+template <class S, class Key>
+BinSizes sort_by_depth(const Launch& launch, const BinArgs& a) {
+    const int threads = resolve_threads(launch.threads);
+    auto keys = uninitialised<Keyed<Key>>(a.count), other = uninitialised<Keyed<Key>>(a.count);
+    BinSizes sizes;
+    sizes.visible = collect_visible<S, Key>(a, threads, keys.get());
+    auto counts = uninitialised<uint32_t>(size_t(threads) * kDigits);
+    for (int shift = 0; shift < int(8 * sizeof(Key)); shift += kDigitBits) {
+        sort_digit(keys.get(), other.get(), sizes.visible, shift, threads, counts.get());
+        keys.swap(other);
+    }
+    std::vector<int64_t> boxes(threads, 0);
+    parallel_for(threads, threads, [&](int t) {
+        const Range r = part_of(sizes.visible, threads, t, 1);
+        for (int64_t k = r.begin; k < r.end; ++k) {
+            a.order[k] = keys[k].id;
+            boxes[t] += launch.kernels.box_tiles(a, keys[k].id);
+        }
+    });
+    for (const int64_t n : boxes) sizes.capacity += n;
+    return sizes;
+}
+
+// First slot of each part of the depth order: an upper bound, from bounding boxes.
+std::vector<uint32_t> first_slots(const Launch& launch, const BinArgs& a, const BinSizes& sizes, int parts) {
+    std::vector<uint32_t> first(parts + 1, 0);
+    if (parts == 1) return first;
+    parallel_for(parts, parts, [&](int t) {
+        const Range r = part_of(sizes.visible, parts, t, 1);
+        uint32_t n = 0;
+        for (int64_t k = r.begin; k < r.end; ++k) n += uint32_t(launch.kernels.box_tiles(a, a.order[k]));
+        first[t + 1] = n;
+    });
+    for (int t = 0; t < parts; ++t) first[t + 1] += first[t];
+    return first;
+}
+
+}  // namespace
+
+BinSizes bin_sort(const Launch& launch, const BinArgs& a) {
+    return launch.f64 ? sort_by_depth<double, uint64_t>(launch, a) : sort_by_depth<float, uint32_t>(launch, a);
+}
+
+int64_t bin_fill(const Launch& launch, const BinArgs& a, const BinSizes& sizes) {
+    const int parts = resolve_threads(launch.threads), tiles = a.grid.tiles();
+    const std::vector<uint32_t> first = first_slots(launch, a, sizes, parts);
+    std::vector<uint32_t> past(parts), counts(size_t(parts) * tiles, 0);
+    parallel_for(parts, parts, [&](int t) {
+        const Range r = part_of(sizes.visible, parts, t, 1);
+        past[t] = launch.kernels.emit(a, r.begin, r.end, first[t], counts.data() + size_t(t) * tiles);
+    });
+    uint32_t position = 0;
+    for (int tile = 0; tile < tiles; ++tile) {
+        a.tile_offsets[tile] = position;
+        for (int t = 0; t < parts; ++t) {
+            uint32_t& slot = counts[size_t(t) * tiles + tile];
+            const uint32_t n = slot;
+            slot = position;
+            position += n;
+        }
+    }
+    a.tile_offsets[tiles] = position;
+    parallel_for(parts, parts, [&](int t) {
+        uint32_t* next = counts.data() + size_t(t) * tiles;
+        for (uint32_t slot = first[t]; slot < past[t]; ++slot) {
+            const uint32_t entry = next[a.emitted_tiles[slot]]++;
+            a.entry_ids[entry] = a.emitted_ids[slot];
+            a.entry_masks[entry] = a.emitted_masks[slot];
+            a.slot_entries[slot] = entry;
+        }
+    });
+    return position;
+}
+
+}  // namespace dgr

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+// Gradients of one tile's pixels -> one slot per entry, front to back.
+//
+// Plan: run the forward again. With g the pixel's gradient, d = c.g the splat's share of it and R = g.(final
+// image) - sum of w d so far, which is what lies behind:  dL/d ln(alpha) = w d - alpha R / (1 - alpha). No list is
+// stored, no transmittance divided back, and the pixels decide exactly as they did forward.
+// Per entry, six moments of that in whitened offsets and three colour sums stay in registers over all its
+// blocks; one reduction writes them to the entry's own slot.
+#pragma once
+
+#include "tile.h"
+
+namespace dgr::DGR_ISA {
+
+template <class P>
+struct GradientState {
+    typename P::Scalar t[P::lanes], behind[P::lanes];
+    typename P::Scalar g_red[P::lanes], g_green[P::lanes], g_blue[P::lanes], g_alpha[P::lanes];
+};
+
+// Gradients of depth and channels, and the per-entry sums of the channels.
+template <class P>
+struct FullGradients {
+    using S = typename P::Scalar;
+    const BlendInputs& in;
+    const BlendGradients& a;
+    Scratch<S> g_depth, g_channels, sums;
+
+    FullGradients(const BlendInputs& in, const BlendGradients& a)
+        : in(in), a(a), g_depth(kBlocks * P::lanes),
+          g_channels(int64_t(in.channels) * kBlocks * P::lanes), sums(int64_t(in.channels) * P::lanes) {}
+
+    S* channel(int c, int block) const { return g_channels.data + (int64_t(c) * kBlocks + block) * P::lanes; }
+
+    // Loads a block's gradients; adds their product with the forward's outputs to `behind`.
+    void read(const Tile<P>& tile, int block, S* behind) {
+        S value[P::lanes];
+        auto add = [&](const void* gradient, const void* output, S* lanes) {
+            tile.read(block, static_cast<const S*>(gradient), lanes);
+            if (!output) return;
+            tile.read(block, static_cast<const S*>(output), value);
+            fma(P::load(lanes), P::load(value), P::load(behind)).store(behind);
+        };
+        if (a.v_depth) add(a.v_depth, a.depth, g_depth.data + block * P::lanes);
+        for (int c = 0; a.v_features && c < in.channels; ++c) {
+            const int64_t plane = c * tile.pixels;
+            add(static_cast<const S*>(a.v_features) + plane,
+                a.features ? static_cast<const S*>(a.features) + plane : nullptr, channel(c, block));
+        }
+    }
+    // What depth and channels add to d.
+    P share(int block, const S* splat, const S* features) const {
+        P d = P(splat[kDepth]) * P::load(g_depth.data + block * P::lanes);
+        for (int c = 0; features && c < in.channels; ++c) d = fma(P(features[c]), P::load(channel(c, block)), d);
+        return d;
+    }
+    P collect(int block, P weight) {
+        for (int c = 0; c < in.channels; ++c) {
+            S* sum = sums.data + c * P::lanes;
+            fma(weight, P::load(channel(c, block)), P::load(sum)).store(sum);
+        }
+        return weight * P::load(g_depth.data + block * P::lanes);
+    }
+    void write(uint32_t entry) {
+        for (int c = 0; c < in.channels; ++c) {
+            S* sum = sums.data + c * P::lanes;
+            static_cast<S*>(a.slot_features)[int64_t(in.channels) * entry + c] = reduce_add(P::load(sum));
+            P(0).store(sum);
+        }
+    }
+};
+
+template <class P>
+struct NoGradients {
+    NoGradients(const BlendInputs&, const BlendGradients&) {}
+};
+
+template <class P>
+DGR_HD void read_block(const BlendGradients& a, const Tile<P>& tile, int block, GradientState<P>& s) {
+    using S = typename P::Scalar;
+    const void* gradients[4] = {a.v_image, a.v_image, a.v_image, a.v_alpha};
+    S* lanes[4] = {s.g_red, s.g_green, s.g_blue, s.g_alpha};
+    S value[P::lanes];
+    P behind(0);
+    for (int c = 0; c < 4; ++c) {
+        const int64_t plane = c < 3 ? c * tile.pixels : 0;
+        if (!gradients[c]) {
+            P(0).store(lanes[c]);
+            continue;
+        }
+        tile.read(block, static_cast<const S*>(gradients[c]) + plane, lanes[c]);
+        tile.read(block, static_cast<const S*>(c < 3 ? a.image : a.alpha) + plane, value);
+        behind = fma(P::load(lanes[c]), P::load(value), behind);
+    }
+    behind.store(s.behind);
+    tile.start(block, s.t);
+}
+
+template <class P, bool kAbsolute, bool kFull>
+void blend_adjoint_tile(const BlendInputs& in, const BlendGradients& a, int index) {
+    using S = typename P::Scalar;
+    const Tile<P> tile(in.grid, index);
+    alignas(64) GradientState<P> state[kBlocks];
+    std::conditional_t<kFull, FullGradients<P>, NoGradients<P>> extra(in, a);
+    uint64_t live = 0;
+    for (int b = 0; b < kBlocks; ++b) {
+        if (!tile.starts_inside(b)) continue;
+        live |= 1ull << b;
+        read_block(a, tile, b, state[b]);
+        if constexpr (kFull) extra.read(tile, b, state[b].behind);
+    }
+
+    const uint32_t begin = in.tile_offsets[index], end = in.tile_offsets[index + 1];
+    for (uint32_t e = begin; e < end && live; ++e) {
+        if ((e - begin) % kRescan == kRescan - 1) live = still_live<P>(live, state[0].t, 6 * P::lanes);
+        uint64_t blocks = in.entry_masks[e] & live;
+        if (!blocks) continue;
+        const S* row = static_cast<const S*>(in.splats) + int64_t(kSplatFields) * in.entry_ids[e];
+        const Splat<P> splat(row, tile);
+        P v_sum(0), vp_sum(0), vs_sum(0), vpp_sum(0), vps_sum(0), vss_sum(0);
+        P red_sum(0), green_sum(0), blue_sum(0), abs_x(0), abs_y(0), depth_sum(0);
+        do {
+            const int b = __builtin_ctzll(blocks);
+            blocks &= blocks - 1;
+            GradientState<P>& s = state[b];
+            const Pair<P> pair(splat, b);
+            typename P::Mask blended;
+            const P weight = advance(s.t, pair.alpha, blended);
+            const P red = P::load(s.g_red), green = P::load(s.g_green), blue = P::load(s.g_blue);
+            P d = fma(splat.red, red, fma(splat.green, green, fma(splat.blue, blue, P::load(s.g_alpha))));
+            if constexpr (kFull)
+                d = d + extra.share(b, row, in.features ? static_cast<const S*>(in.features) +
+                                                              int64_t(in.channels) * in.entry_ids[e]
+                                                        : nullptr);
+            const P wd = weight * d;
+            const P behind = P::load(s.behind) - wd;
+            behind.store(s.behind);
+            // Saturated alphas are constants: no gradient.
+            const P v = keep(blended & (pair.unclamped < P(S(kAlphaMax))),
+                             fnma(pair.alpha, behind / (P(1) - pair.alpha), wd));
+            red_sum = fma(weight, red, red_sum);
+            green_sum = fma(weight, green, green_sum);
+            blue_sum = fma(weight, blue, blue_sum);
+            const P vp = v * pair.p, vs = v * pair.s;
+            v_sum = v_sum + v;
+            vp_sum = vp_sum + vp;
+            vs_sum = vs_sum + vs;
+            vpp_sum = fma(vp, pair.p, vpp_sum);
+            vps_sum = fma(vp, pair.s, vps_sum);
+            vss_sum = fma(vs, pair.s, vss_sum);
+            if constexpr (kAbsolute) {
+                abs_x = abs_x + abs(vp);
+                abs_y = abs_y + abs(fma(vp, splat.l2, vs * splat.l3));
+            }
+            if constexpr (kFull) depth_sum = depth_sum + extra.collect(b, weight);
+        } while (blocks);
+
+        const P first[8] = {v_sum, vp_sum, vs_sum, vpp_sum, vps_sum, vss_sum, red_sum, green_sum};
+        S* slot = static_cast<S*>(a.slots) + int64_t(kSlotFields) * e;
+        reduce_add8(first, slot);
+        const P second[8] = {blue_sum, abs_x, abs_y, depth_sum, P(0), P(0), P(0), P(0)};
+        reduce_add8(second, slot + 8);
+        a.reached[e] = 1;
+        if constexpr (kFull) extra.write(e);
+    }
+}
+
+template <class P>
+void blend_adjoint(const BlendInputs& in, const BlendGradients& a, int tile) {
+    if (a.v_depth || a.v_features)
+        a.absolute ? blend_adjoint_tile<P, true, true>(in, a, tile) : blend_adjoint_tile<P, false, true>(in, a, tile);
+    else
+        a.absolute ? blend_adjoint_tile<P, true, false>(in, a, tile)
+                   : blend_adjoint_tile<P, false, false>(in, a, tile);
+}
+
+}  // namespace dgr::DGR_ISA

@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+// Two images -> weighted sums of L1 and structural similarity, and their gradient, in one pass.
+//
+// Plan: a row of both images comes in; four products of it are blurred along the row into a ring of rows. Four
+// rows at a time are blurred across that ring: statistics of four rows of windows, hence the similarity and its
+// three derivatives. Those take the same way through a second ring, five rows later, and leave as four rows of
+// gradient. Everything in between stays in the cache. A worker owns a range of rows and computes the ten rows
+// above and below again; no value depends on where its range begins.
+//
+// The maths. With w the blur, I the image, G the target:
+//   m = w*I, t = w*G, d = m - t, B = w*(I^2 + G^2) - m^2 - t^2 + C2, V = w*((I - G)^2) - d^2 = var(I - G)
+//   luminance l = 1 - d^2 / A with A = m^2 + t^2 + C1;  structure s = 1 - V / B;  similarity = l s.
+// As 2 cov(I, G) = var I + var G - var(I - G) this is SSIM, but near-equal images lose no digits. Derivatives:
+//   to w*I:            2 l (d - m (1 - s)) / B - 2 s (d - m (1 - l)) / A
+//   to w*(I^2 + G^2):  l (1 - s) / B
+//   to w*((I - G)^2): -l / B
+// The window is symmetric, so the adjoint of the blur is the blur.
+#pragma once
+
+#include <cmath>
+
+#include "../../loss.h"
+#include "rows_in_flight.h"
+
+namespace dgr::DGR_ISA {
+
+constexpr int kRadius = 5;                // px: 11 taps
+constexpr double kDeviation = 1.5;        // px
+constexpr double kLuminanceFloor = 1e-4;  // C1 = 0.01^2
+constexpr double kContrastFloor = 9e-4;   // C2 = 0.03^2
+constexpr int kGroup = 4;                 // rows blurred together: a loaded row serves up to four sums
+constexpr int kGroupWindow = kGroup + 2 * kRadius;
+
+// Taps by distance from the centre; over the window they sum to 1.
+template <class P>
+struct Window {
+    P tap[kRadius + 1];
+
+    Window() {
+        double value[kRadius + 1], sum = 0;
+        for (int i = 0; i <= kRadius; ++i) {
+            value[i] = std::exp(-i * i / (2 * kDeviation * kDeviation));
+            sum += i ? 2 * value[i] : value[i];
+        }
+        for (int i = 0; i <= kRadius; ++i) tap[i] = P(typename P::Scalar(value[i] / sum));
+    }
+};
+
+template <class P>
+DGR_HD void blur_along(const Window<P> window, const typename P::Scalar* in, int64_t width,
+                       typename P::Scalar* out) {
+    for (int64_t x = 0; x < width; x += P::lanes) {
+        P sum = window.tap[0] * P::load(in + x);
+        for (int i = 1; i <= kRadius; ++i)
+            sum = fma(window.tap[i], P::load(in + x - i) + P::load(in + x + i), sum);
+        sum.store(out + x);
+    }
+}
+
+// The fourteen rows of a map that a group of four windows sees.
+template <class P>
+struct GroupRows {
+    const typename P::Scalar* row[kGroupWindow];
+
+    DGR_HD GroupRows(const Ring<P>& ring, int map, int64_t y) {
+        for (int r = 0; r < kGroupWindow; ++r) row[r] = ring.row(map, y - kRadius + r);
+    }
+
+    DGR_HD void blur_across(const Window<P>& window, int64_t x, P* out) const {
+        P sum[kGroup];
+        for (int i = 0; i < kGroup; ++i) sum[i] = P(typename P::Scalar(0));
+#pragma GCC unroll 14
+        for (int r = 0; r < kGroupWindow; ++r) {
+            const P value = P::load(row[r] + x);
+#pragma GCC unroll 4
+            for (int i = 0; i < kGroup; ++i) {
+                const int distance = r - i < kRadius ? kRadius - (r - i) : r - i - kRadius;
+                if (distance <= kRadius) sum[i] = fma(window.tap[distance], value, sum[i]);
+            }
+        }
+        for (int i = 0; i < kGroup; ++i) out[i] = sum[i];
+    }
+};
+
+template <class P>
+struct Similarity {
+    P value, to_mean, to_squares, to_difference;
+};
+
+template <class P>
+DGR_HD Similarity<P> similarity(P mean, P target_mean, P squares, P difference) {
+    using S = typename P::Scalar;
+    const P zero(S(0)), one(S(1));
+    const P d = mean - target_mean;
+    const P power = fma(mean, mean, target_mean * target_mean);
+    const P inverse_a = one / (power + P(S(kLuminanceFloor)));
+    // Variances are not negative; far beyond the range of an image, rounding could make them so.
+    const P inverse_b = one / (max(squares - power, zero) + P(S(kContrastFloor)));
+    const P variance = max(fnma(d, d, difference), zero);
+    const P dark = d * d * inverse_a, rough = variance * inverse_b;  // 1 - l, 1 - s
+    const P l = one - dark, s = one - rough;
+    const P l_over_b = l * inverse_b;
+    const P half_to_mean = l_over_b * fnma(mean, rough, d) - s * inverse_a * fnma(mean, dark, d);
+    return {l * s, half_to_mean + half_to_mean, l_over_b * rough, -l_over_b};
+}
+
+// Streams the rows of one channel.
+template <class P>
+class LossStream {
+    using S = typename P::Scalar;
+    enum Product { kImage, kTarget, kSquares, kDifference, kProducts };
+    enum Derivative { kToMean, kToSquares, kToDifference, kDerivatives };
+
+  public:
+    LossStream(const LossArgs& args, const LossOutputs& out)
+        : a_(args), out_(out), width_(args.width), products_(kProducts, width_), weights_(kGroup + 2, width_),
+          derivatives_(kDerivatives * kGroup, width_), product_ring_(kProducts, width_),
+          derivative_ring_(kDerivatives, width_) {
+        for (int64_t x = 0; x < width_; ++x) weights_.row(kOnes)[x] = S(1);
+    }
+
+    void run(int64_t channel, int64_t begin, int64_t end) {
+        channel_ = channel, begin_ = begin, end_ = end;
+        const int64_t halo = out_.v_image ? 2 * kRadius : kRadius;
+        for (int64_t y = begin - halo; y < end + halo; y += kGroup) {
+            for (int i = 0; i < kGroup; ++i) take_in(y + i);
+            if (y + kGroup > begin - halo + 2 * kRadius) compare(y - kRadius);
+            if (out_.v_image && y >= begin + 2 * kRadius) give_out(y - 2 * kRadius);
+        }
+    }
+
+  private:
+    static constexpr int kOnes = kGroup, kZeros = kGroup + 1;  // rows of weights_ after those of the group
+
+    bool inside(int64_t y) const { return y >= 0 && y < a_.height; }
+    bool owned(int64_t y) const { return y >= begin_ && y < end_; }
+    int64_t index(int64_t y) const { return channel_ * a_.height + y; }
+    const S* row_of(const void* images, int64_t y) const {
+        return static_cast<const S*>(images) + index(y) * width_;
+    }
+    S* row_of(void* images, int64_t y) const { return static_cast<S*>(images) + index(y) * width_; }
+
+    // Weights of a row, zeros where there is no image: what is blurred there counts for nothing.
+    const S* weight_row(int64_t y, int slot) const {
+        if (!inside(y)) return weights_.row(kZeros);
+        if (!a_.weight) return weights_.row(kOnes);
+        __builtin_memcpy(weights_.row(slot), static_cast<const S*>(a_.weight) + y * width_, width_ * sizeof(S));
+        return weights_.row(slot);
+    }
+
+    // Row y of both images, multiplied and blurred along the row, into the first ring; zeros outside the image.
+    void take_in(int64_t y) {
+        if (!inside(y)) {
+            for (int p = 0; p < kProducts; ++p) __builtin_memset(product_ring_.row(p, y), 0, width_ * sizeof(S));
+            return;
+        }
+        S *image = products_.row(kImage), *target = products_.row(kTarget);
+        S *squares = products_.row(kSquares), *difference = products_.row(kDifference);
+        __builtin_memcpy(image, row_of(a_.image, y), width_ * sizeof(S));
+        __builtin_memcpy(target, row_of(a_.target, y), width_ * sizeof(S));
+        const S* weight = weight_row(y, 0);
+        P sum(S(0));
+        for (int64_t x = 0; x < width_; x += P::lanes) {
+            const P i = P::load(image + x), g = P::load(target + x), d = i - g;
+            fma(i, i, g * g).store(squares + x);
+            (d * d).store(difference + x);
+            sum = fma(P::load(weight + x), abs(d), sum);
+        }
+        if (owned(y)) out_.l1_rows[index(y)] = sum_of_lanes(sum);
+        for (int p = 0; p < kProducts; ++p) blur_along(window_, products_.row(p), width_, product_ring_.row(p, y));
+    }
+
+    // Similarity of rows y..y+3 and its derivatives; these, blurred along the rows, into the second ring.
+    void compare(int64_t y) {
+        const GroupRows<P> rows[kProducts] = {{product_ring_, kImage, y}, {product_ring_, kTarget, y},
+                                              {product_ring_, kSquares, y}, {product_ring_, kDifference, y}};
+        const S* weight[kGroup];
+        P sum[kGroup];
+        for (int i = 0; i < kGroup; ++i) weight[i] = weight_row(y + i, i), sum[i] = P(S(0));
+        const Window<P> window = window_;  // a local copy stays in registers
+        for (int64_t x = 0; x < width_; x += P::lanes) {
+            P statistic[kProducts][kGroup];
+            for (int p = 0; p < kProducts; ++p) rows[p].blur_across(window, x, statistic[p]);
+            for (int i = 0; i < kGroup; ++i) {
+                const P w = P::load(weight[i] + x);
+                const Similarity<P> at = similarity(statistic[kImage][i], statistic[kTarget][i],
+                                                    statistic[kSquares][i], statistic[kDifference][i]);
+                sum[i] = fma(w, at.value, sum[i]);
+                const P v = P(S(a_.v_similarity)) * w;
+                (v * at.to_mean).store(derivative_row(kToMean, i) + x);
+                (v * at.to_squares).store(derivative_row(kToSquares, i) + x);
+                (v * at.to_difference).store(derivative_row(kToDifference, i) + x);
+                if (out_.similarity && owned(y + i))
+                    store_first(at.value, row_of(out_.similarity, y + i) + x, width_ - x);
+            }
+        }
+        for (int i = 0; i < kGroup; ++i) {
+            if (owned(y + i)) out_.similarity_rows[index(y + i)] = sum_of_lanes(sum[i]);
+            for (int d = 0; d < kDerivatives && out_.v_image; ++d)
+                blur_along(window_, derivative_row(d, i), width_, derivative_ring_.row(d, y + i));
+        }
+    }
+
+    S* derivative_row(int derivative, int i) const { return derivatives_.row(derivative * kGroup + i); }
+
+    // Gradient of rows y..y+3 from the blurred derivatives.
+    void give_out(int64_t y) {
+        const GroupRows<P> rows[kDerivatives] = {
+            {derivative_ring_, kToMean, y}, {derivative_ring_, kToSquares, y}, {derivative_ring_, kToDifference, y}};
+        const S* weight[kGroup];
+        for (int i = 0; i < kGroup; ++i) weight[i] = weight_row(y + i, i);
+        const Window<P> window = window_;
+        for (int64_t x = 0; x < width_; x += P::lanes) {
+            P v[kDerivatives][kGroup];
+            for (int d = 0; d < kDerivatives; ++d) rows[d].blur_across(window, x, v[d]);
+            for (int i = 0; i < kGroup && owned(y + i); ++i) {
+                const P image = load_first<P>(row_of(a_.image, y + i) + x, width_ - x);
+                const P target = load_first<P>(row_of(a_.target, y + i) + x, width_ - x);
+                const P difference = image - target;
+                const P half = fma(image, v[kToSquares][i], difference * v[kToDifference][i]);
+                const P slope = P(S(a_.v_l1)) * P::load(weight[i] + x);
+                const P zero(S(0));
+                const P l1 = keep(difference > zero, slope) - keep(difference < zero, slope);
+                store_first(v[kToMean][i] + (half + half) + l1, row_of(out_.v_image, y + i) + x, width_ - x);
+            }
+        }
+    }
+
+    const LossArgs& a_;
+    const LossOutputs& out_;
+    const int64_t width_;
+    const Window<P> window_;
+    PaddedRows<P> products_, weights_, derivatives_;
+    Ring<P> product_ring_, derivative_ring_;
+    int64_t channel_ = 0, begin_ = 0, end_ = 0;
+};
+
+// Rows [begin, end) of channels * height.
+template <class P>
+void compare_images(const LossArgs& args, const LossOutputs& out, int64_t begin, int64_t end) {
+    LossStream<P> stream(args, out);
+    while (begin < end) {
+        const int64_t channel = begin / args.height, first = begin - channel * args.height;
+        const int64_t rows = args.height - first < end - begin ? args.height - first : end - begin;
+        stream.run(channel, first, first + rows);
+        begin += rows;
+    }
+}
+
+}  // namespace dgr::DGR_ISA

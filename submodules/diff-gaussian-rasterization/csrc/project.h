@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a backend offers for the first stage: Gaussians -> projected rows (splat.h), and its adjoint.
+#pragma once
+
+#include <cstdint>
+
+namespace dgr {
+
+struct Camera {
+    int width = 0, height = 0;
+    double fx = 1, fy = 1, cx = 0, cy = 0;
+    double camera_from_world[12] = {};          // 3x4, row-major
+    double position[3] = {};                    // camera centre in the world
+    double clamp[4] = {};                       // xmin, xmax, ymin, ymax of x/z and y/z
+    double near = 0.2;
+};
+
+// One pointer per array; null where the caller did not give it. Scalars are float or double, by the op.
+struct Gaussians {
+    int64_t count = 0;
+    const void* means = nullptr;                // [N, 3]
+    const void* quats = nullptr;                // [N, 4]
+    const void* scales = nullptr;               // [N, 3]
+    const void* covs = nullptr;                 // [N, 6]; instead of quats and scales
+    const void* opacities = nullptr;            // [N]
+    const void* sh_dc = nullptr;                // [N, 3]
+    const void* sh_rest = nullptr;              // [N, rest, 3]
+    const void* colors = nullptr;               // [N, 3]; instead of SH
+    int rest = 0;                               // coefficients stored in sh_rest
+    int degree = 0;                             // of them, those in use
+    double scale_modifier = 1, mult = 1;
+    bool raw = false;                           // log scales, logits, unnormalised quaternions
+};
+
+struct ProjectOutputs {
+    void* splats = nullptr;                     // [N, 16]
+    int32_t* radii = nullptr;                   // [N]; 0 = not visible
+};
+
+struct ProjectGradients {
+    const void* slots = nullptr;                // [entries, 16], from the blend adjoint
+    const uint8_t* reached = nullptr;           // [entries]; rows of `slots` that were written
+    const uint32_t* slot_ranges = nullptr;      // [N, 2]: first and count into slot_entries
+    const uint32_t* slot_entries = nullptr;     // position of each slot's row
+    void* means = nullptr;
+    void* quats = nullptr;
+    void* scales = nullptr;
+    void* covs = nullptr;
+    void* opacities = nullptr;
+    void* sh_dc = nullptr;
+    void* sh_rest = nullptr;
+    void* colors = nullptr;
+    void* means2d = nullptr;                    // [N, 4]
+};
+
+}  // namespace dgr

@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Differentiable Gaussian splatting on CPUs: exact, deterministic, vectorised."""
+
+from ._native import resolve_threads
+from ._native import set_default_threads as set_threads
+from .ops import Rasterized, rasterize, scatter
+from .view import View
+
+__all__ = ["Rasterized", "View", "rasterize", "resolve_threads", "scatter", "set_threads"]

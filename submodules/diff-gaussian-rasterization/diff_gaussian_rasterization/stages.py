@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The three native stages over torch tensors: project, bin, blend. No autograd here; see ops.py.
+
+All memory is torch's; the native side gets addresses. `v_x` is the gradient of `x`.
+"""
+
+from dataclasses import dataclass, fields
+
+import torch
+
+from . import _native
+from .view import View
+
+SPLAT_FIELDS = 16  # columns of `Projected.splats`, see csrc/splat.h
+STAT_FIELDS = 3
+
+
+def address(tensor: torch.Tensor | None) -> int:
+    """Where a contiguous tensor's data lies; 0 for None."""
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def fill(struct: object, **tensors: torch.Tensor | None) -> None:
+    """Set pointer fields of a native struct."""
+    for name, tensor in tensors.items():
+        setattr(struct, name, address(tensor))
+
+
+@dataclass(frozen=True)
+class Gaussians:
+    """Contiguous parameter tensors of one dtype; see `rasterize` for shapes and units."""
+
+    means: torch.Tensor
+    quats: torch.Tensor | None
+    scales: torch.Tensor | None
+    opacities: torch.Tensor
+    sh_dc: torch.Tensor | None
+    sh_rest: torch.Tensor | None
+    colors: torch.Tensor | None
+    covs: torch.Tensor | None
+
+    def native(self, settings: "Settings") -> "_native.Gaussians":
+        """The same for the native stages."""
+        g = _native.Gaussians()
+        g.count = self.means.shape[0]
+        g.rest = 0 if self.sh_rest is None else self.sh_rest.shape[1]
+        g.degree = settings.sh_degree
+        g.scale_modifier, g.mult, g.raw = settings.scale_modifier, settings.mult, settings.raw
+        fill(g, **{field.name: getattr(self, field.name) for field in fields(self)})
+        if g.rest == 0:
+            g.sh_rest = 0
+        return g
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to draw; everything that is not a tensor of Gaussians."""
+
+    view: View
+    sh_degree: int = 0
+    scale_modifier: float = 1.0
+    mult: float = 1.0
+    raw: bool = False
+    threads: int = 0
+
+    def launch(self, dtype: torch.dtype) -> "_native.Launch":
+        """Instruction set (environment variable DGR_ISA, else the best), threads and precision."""
+        return _native.Launch("", self.threads, dtype == torch.float64)
+
+
+@dataclass(frozen=True)
+class Projected:
+    """Splats on the image plane."""
+
+    splats: torch.Tensor  # [N, 16]: rows are undefined where radii are 0
+    radii: torch.Tensor  # [N] int32, px
+
+
+def project(settings: Settings, gaussians: Gaussians) -> Projected:
+    """Project every Gaussian; see csrc/math/project.h."""
+    means = gaussians.means
+    splats = torch.empty(len(means), SPLAT_FIELDS, dtype=means.dtype)
+    radii = torch.empty(len(means), dtype=torch.int32)
+    out = _native.ProjectOutputs()
+    fill(out, splats=splats, radii=radii)
+    _native.project(settings.launch(means.dtype), settings.view.native(), gaussians.native(settings), out)
+    return Projected(splats, radii)
+
+
+def project_adjoint(
+    settings: Settings,
+    gaussians: Gaussians,
+    projected: Projected,
+    bins: "Bins",
+    slots: torch.Tensor,
+    reached: torch.Tensor,
+    wanted: dict[str, torch.Tensor],
+) -> None:
+    """Fill the gradients in `wanted` (by parameter name, and `means2d` [N, 4]) from the blend adjoint's slots."""
+    out = _native.ProjectGradients()
+    fill(out, slots=slots, reached=reached, slot_ranges=bins.slot_ranges, slot_entries=bins.slot_entries, **wanted)
+    _native.project_adjoint(
+        settings.launch(gaussians.means.dtype),
+        settings.view.native(),
+        gaussians.native(settings),
+        address(projected.splats),
+        address(projected.radii),
+        out,
+    )
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Which splat touches which blocks of which tile."""
+
+    grid: "_native.Grid"
+    tile_offsets: torch.Tensor  # [tiles + 1] int32: entries of tile t are [t], [t + 1]
+    entry_ids: torch.Tensor  # [entries] int32: by tile, then depth, ties by index
+    entry_masks: torch.Tensor  # [entries] int64: bit 8 row + column, blocks of that tile
+    slot_ranges: torch.Tensor  # [N, 2] int32: first and number of a Gaussian's slots
+    slot_entries: torch.Tensor  # [slots] int32: slot -> entry
+
+
+def grid_of(settings: Settings, launch: "_native.Launch") -> "_native.Grid":
+    """The tiles of the view's image, in the size of the instruction set in use."""
+    grid = _native.Grid()
+    grid.width, grid.height = int(settings.view.width), int(settings.view.height)
+    grid.tile_width, grid.tile_height = launch.tile_width, launch.tile_height
+    return grid
+
+
+def bin_splats(settings: Settings, projected: Projected) -> Bins:
+    """Sort by depth, then by tile."""
+    launch = settings.launch(projected.splats.dtype)
+    grid = grid_of(settings, launch)
+    count = len(projected.radii)
+
+    def indices(*shape: int) -> torch.Tensor:
+        return torch.empty(*shape, dtype=torch.int32)
+
+    args = _native.BinArgs()
+    args.grid, args.count = grid, count
+    order, slot_ranges, tile_offsets = indices(count), indices(count, 2), indices(grid.tiles + 1)
+    fill(args, splats=projected.splats, radii=projected.radii, order=order, slot_ranges=slot_ranges)
+    sizes = _native.bin_sort(launch, args)
+    emitted_tiles, emitted_ids = indices(sizes.capacity), indices(sizes.capacity)
+    emitted_masks = torch.empty(sizes.capacity, dtype=torch.int64)
+    slot_entries, entry_ids = indices(sizes.capacity), indices(sizes.capacity)
+    entry_masks = torch.empty(sizes.capacity, dtype=torch.int64)
+    fill(args, emitted_tiles=emitted_tiles, emitted_ids=emitted_ids, emitted_masks=emitted_masks)
+    fill(args, slot_entries=slot_entries, tile_offsets=tile_offsets, entry_ids=entry_ids, entry_masks=entry_masks)
+    entries = _native.bin_fill(launch, args, sizes)
+    return Bins(grid, tile_offsets, entry_ids[:entries], entry_masks[:entries], slot_ranges, slot_entries)
+
+
+@dataclass
+class Blended:
+    """Images of one view; None what was not asked for."""
+
+    image: torch.Tensor  # [3, H, W]
+    alpha: torch.Tensor  # [H, W]
+    depth: torch.Tensor | None = None
+    median_depth: torch.Tensor | None = None
+    features: torch.Tensor | None = None
+    counts: torch.Tensor | None = None
+    largest_weights: torch.Tensor | None = None
+    summed_weights: torch.Tensor | None = None
+
+
+def blend_inputs(
+    projected: Projected, bins: Bins, background: torch.Tensor | None, features: torch.Tensor | None, channels: int
+) -> "_native.BlendInputs":
+    """What both directions of blending read."""
+    inputs = _native.BlendInputs()
+    inputs.grid, inputs.channels = bins.grid, channels
+    fill(inputs, splats=projected.splats, features=features, background=background)
+    fill(inputs, tile_offsets=bins.tile_offsets, entry_ids=bins.entry_ids, entry_masks=bins.entry_masks)
+    return inputs
+
+
+def blend(
+    settings: Settings,
+    projected: Projected,
+    bins: Bins,
+    background: torch.Tensor,
+    features: torch.Tensor | None = None,
+    *,
+    want_depth: bool = False,
+    want_stats: bool = False,
+    count_mask: torch.Tensor | None = None,
+) -> Blended:
+    """Blend the splats front to back."""
+    height, width = bins.grid.height, bins.grid.width
+    dtype = projected.splats.dtype
+
+    def plane(*channels: int) -> torch.Tensor:
+        return torch.empty(*channels, height, width, dtype=dtype)
+
+    channels = 0 if features is None else features.shape[1]
+    inputs = blend_inputs(projected, bins, background, features, channels)
+    result = Blended(plane(3), plane())
+    if want_depth:
+        result.depth, result.median_depth = plane(), plane()
+    if features is not None:
+        result.features = plane(channels)
+    stats = None
+    if want_stats or count_mask is not None:
+        stats = torch.zeros(len(bins.entry_ids), STAT_FIELDS, dtype=dtype)
+    out = _native.BlendOutputs()
+    fill(out, image=result.image, alpha=result.alpha, depth=result.depth, median_depth=result.median_depth)
+    fill(out, features=result.features, count_mask=count_mask, stats=stats)
+    launch = settings.launch(dtype)
+    _native.blend(launch, inputs, out)
+    if stats is not None:
+        reduce_stats(launch, bins, stats, result)
+    return result
+
+
+def reduce_stats(launch: "_native.Launch", bins: Bins, stats: torch.Tensor, result: Blended) -> None:
+    """Per-Gaussian statistics from those of its slots."""
+    count = len(bins.slot_ranges)
+    result.summed_weights = torch.empty(count, dtype=stats.dtype)
+    result.largest_weights = torch.empty(count, dtype=stats.dtype)
+    result.counts = torch.empty(count, dtype=torch.int32)
+    outputs = (result.summed_weights, result.largest_weights, result.counts)
+    inputs = (bins.slot_ranges, bins.slot_entries, stats)
+    _native.reduce_stats(launch, count, *map(address, (*inputs, *outputs)))
+
+
+@dataclass(frozen=True)
+class BlendGradients:
+    """Gradients of `Blended`, None for zero."""
+
+    image: torch.Tensor | None = None
+    alpha: torch.Tensor | None = None
+    depth: torch.Tensor | None = None
+    features: torch.Tensor | None = None
+
+
+def blend_adjoint(
+    settings: Settings,
+    projected: Projected,
+    bins: Bins,
+    features: torch.Tensor | None,
+    blended: Blended | None,
+    v: BlendGradients,
+    *,
+    absolute: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Slots [entries, 16], which of them were reached, and the gradient of the features [N, C]."""
+    dtype = projected.splats.dtype
+    entries = len(bins.entry_ids)
+    channels = 0 if v.features is None else v.features.shape[0]
+    inputs = blend_inputs(projected, bins, None, features, channels)
+    slots = torch.empty(entries, SPLAT_FIELDS, dtype=dtype)
+    reached = torch.zeros(entries, dtype=torch.uint8)
+    slot_features = torch.zeros(entries, channels, dtype=dtype) if channels else None
+    args = _native.BlendGradients()
+    args.absolute = absolute
+    if blended is not None:
+        fill(args, image=blended.image, alpha=blended.alpha, depth=blended.depth, features=blended.features)
+    fill(args, v_image=v.image, v_alpha=v.alpha, v_depth=v.depth, v_features=v.features)
+    fill(args, slots=slots, reached=reached, slot_features=slot_features)
+    launch = settings.launch(dtype)
+    _native.blend_adjoint(launch, inputs, args)
+    v_features = None
+    if slot_features is not None:
+        count = len(bins.slot_ranges)
+        v_features = torch.empty(count, channels, dtype=dtype)
+        tables = map(address, (bins.slot_ranges, bins.slot_entries, reached, slot_features))
+        _native.sum_slots(launch, count, *tables, channels, address(v_features))
+    return slots, reached, v_features
