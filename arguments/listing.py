@@ -56,7 +56,7 @@ class Setting:
         if isinstance(value, bool):
             return "on" if value else "off"
         if isinstance(value, tuple):
-            return (" " if Ellipsis in get_args(self.kind) else ",").join(map(str, value))
+            return (" " if Ellipsis in get_args(self.kind) else ",").join(map(str, value)) or "none"
         return str(value) if value not in (None, "") else "none"
 
 

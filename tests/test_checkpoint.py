@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A checkpoint gives back exactly what was put in, says when it cannot, and is the same file for the same content."""
 
 import os

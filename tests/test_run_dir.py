@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A run's folder is never lost, never mixed with another, and tells what happened."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """config.json gives back exactly what was written, and refuses what it does not know."""
 
 import json
