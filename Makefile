@@ -1,0 +1,39 @@
+# Everything sets itself up first: Python >= 3.11 and a C++17 compiler are all that is needed.
+#   make demo | test | bench | lint | lpips | setup | clean
+# PYTHON=... picks the interpreter the environment is made with; ARGS=... goes to pytest.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VENV_PYTHON := .venv/bin/python
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+            $$p -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && echo $$p && break; done)
+
+.PHONY: help setup demo test bench lint lpips clean
+
+help:
+	@sed -n '2,3s/^# *//p' Makefile
+
+setup:
+	@$(or $(PYTHON),false) -c '$(NEW_ENOUGH)' 2>/dev/null || \
+	  { echo "set-up: no Python >= 3.11 found$(if $(PYTHON), ($(PYTHON) is none)); install one or give PYTHON=/path/to/python" >&2; exit 2; }
+	@$(PYTHON) scripts/setup_environment.py
+
+demo: setup
+	@$(VENV_PYTHON) demo/run.py
+
+test: setup
+	@$(VENV_PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+
+bench: setup
+	@for script in benchmarks/rasterizer.py benchmarks/training.py; do $(VENV_PYTHON) $$script || exit 1; done
+
+lint: setup
+	@$(VENV_PYTHON) -m ruff check .
+
+lpips: setup
+	@$(VENV_PYTHON) tools/fetch_lpips.py
+
+clean:
+	rm -rf .venv .setup.lock output build submodules/*/build .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
