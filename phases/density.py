@@ -56,8 +56,7 @@ class DensityControl:
         self._optim = state.config.optim
         self._extent = state.scene.extent
         self._median_distance = float(state.geometry.median_distance)
-        positions = [camera.position for camera in state.scene.train_cameras]
-        self._cameras = torch.tensor(positions, dtype=torch.float32).reshape(-1, 3)
+        self._cameras = torch.from_numpy(state.geometry.positions).float()
         pixels = state.scene.train_cameras[0].width * state.scene.train_cameras[0].height
         self._dense = self._optim.dense * max(1.0, (FULL_SIZE_PIXELS / pixels) ** 0.5)
         self.peak = len(state.gaussians)
@@ -181,7 +180,7 @@ class DensityControl:
         """Of the faint and the oversized, remove the half with the larger blame."""
         gaussians = state.gaussians
         candidates = self._faint(state, MIN_OPACITY)
-        if state.iteration > self._optim.opacity_reset_interval:
+        if state.iteration > self._optim.size_prune_from:
             candidates |= self._oversized(gaussians)
         budget = int(candidates.sum()) // 2
         if not budget:

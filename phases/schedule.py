@@ -86,7 +86,7 @@ def _share(phase: Phase, phases: list[Phase], available: Mapping[str, type[Phase
     if not isinstance(phase, FastGS):
         return phase.share
     present = {other.name for other in phases}
-    return sum(available[name].share for name in METHOD if name not in present)
+    return sum(available[name].share for name in METHOD if name in available and name not in present) or 1.0
 
 
 def _split(total: int, shares: list[float]) -> list[int]:
