@@ -50,7 +50,7 @@ class Photo:
         self.width, self.height = width, height
         self.masked = masked
         self._read = read
-        self._decoded: Pixels | None = None
+        self._decoded: tuple[Tensor, Tensor | None] | None = None  # uint8 [3, H, W], bool [H, W]
 
     @classmethod
     def in_memory(cls, rgb: np.ndarray, kept: np.ndarray | None = None) -> "Photo":
@@ -60,12 +60,13 @@ class Photo:
 
     def image(self) -> Tensor:
         """RGB [3, H, W], float32 in [0, 1]."""
-        return torch.from_numpy(self._pixels().rgb).permute(2, 0, 1).contiguous().float().div_(255)
+        rgb, _ = self._pixels()
+        return rgb.float().div_(255)
 
     def mask(self) -> Tensor | None:
         """1 where a pixel counts and 0 where it does not, float32 [H, W]; None when all do."""
-        kept = self._pixels().kept if self.masked else None
-        return None if kept is None else torch.from_numpy(kept).float()
+        kept = self._pixels()[1] if self.masked else None
+        return None if kept is None else kept.float()
 
     def resized(self, width: int, height: int) -> "Photo":
         """The same photo at another size, made from the original pixels."""
@@ -80,11 +81,15 @@ class Photo:
         """Memory that the decoded photo takes."""
         return self.width * self.height * (4 if self.masked else 3)
 
-    def _pixels(self) -> Pixels:
-        # Two threads may both decode; they get equal pixels, and one of the copies stays.
-        if self._decoded is None:
-            self._decoded = self._read(self.width, self.height)
-        return self._decoded
+    def _pixels(self) -> tuple[Tensor, Tensor | None]:
+        # Another thread may decode or release meanwhile: each keeps what it has in hand.
+        decoded = self._decoded
+        if decoded is None:
+            rgb, kept = self._read(self.width, self.height)
+            # Channels first, once for all the times that the photo is used.
+            planes = torch.from_numpy(np.array(rgb.transpose(2, 0, 1), order="C"))
+            decoded = self._decoded = planes, None if kept is None else torch.from_numpy(np.array(kept))
+        return decoded
 
 
 @dataclass(frozen=True)
@@ -185,10 +190,10 @@ def _read_photo(file: PhotoFile, background: int, mask: Path | None, invert_mask
 def _composited(picture: np.ndarray, background: int) -> Pixels:
     """RGB as it is; RGBA over a grey level, with the pixels that are more there than not."""
     if picture.shape[2] == 3:
-        return Pixels(picture.copy(), None)
+        return Pixels(picture, None)
     alpha = picture[..., 3]
     if (alpha == 255).all():
-        return Pixels(picture[..., :3].copy(), None)
+        return Pixels(picture[..., :3], None)
     share = alpha[..., None].astype(np.float32) / 255
     mixed = picture[..., :3] * share + background * (1 - share)
     return Pixels((mixed + 0.5).astype(np.uint8), alpha >= OPAQUE)
@@ -212,7 +217,7 @@ def _grey(image: Image.Image) -> Image.Image:
 def _resized(whole: Pixels, width: int, height: int) -> Pixels:
     if whole.rgb.shape[:2] == (height, width):
         return whole
-    rgb = np.asarray(Image.fromarray(whole.rgb).resize((width, height), Image.Resampling.BICUBIC)).copy()
+    rgb = np.asarray(Image.fromarray(whole.rgb).resize((width, height), Image.Resampling.BICUBIC))
     if whole.kept is None:
         return Pixels(rgb, None)
     kept = Image.fromarray(whole.kept.astype(np.uint8)).resize((width, height), Image.Resampling.NEAREST)

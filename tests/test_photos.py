@@ -129,6 +129,12 @@ def test_a_constant_photo_stays_constant_at_every_size(tmp_path):
     np.testing.assert_allclose(levels(small), np.broadcast_to([10, 20, 30], (5, 7, 3)), atol=1e-3)
 
 
+def test_a_single_pixel_is_a_photo(tmp_path):
+    Image.new("RGB", (1, 1), (51, 0, 255)).save(tmp_path / "a.png")
+    image = probe(tmp_path / "a.png", (1, 1)).photo(1, 1).image()
+    np.testing.assert_allclose(image.flatten(), [0.2, 0, 1])
+
+
 def turned_jpeg(path, orientation: int, size) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
