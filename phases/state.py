@@ -2,6 +2,7 @@
 """All that a phase may read or change, and what one training step looked at."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from arguments import Config
 from gaussian_renderer import RenderOutput, render
 from scene.cameras import Camera
 from scene.dataset import Scene
+from scene.depth_sweep import DepthMaps, sweep
 from scene.gaussian_model import GaussianModel
 from scene.view_geometry import ViewGeometry
 from utils.run_dir import RunDir
@@ -44,6 +46,23 @@ class TrainingState:
     density: DensityControl = field(init=False)
     iteration: int = 0
     pending_cameras: list[int] = field(default_factory=list)
+
+    @cached_property
+    def depth(self) -> DepthMaps:
+        """Depth of the training photos, swept when first asked for and cached beside the run."""
+        maps = sweep(
+            self.scene.train_cameras,
+            self.geometry,
+            threads=self.config.run.threads,
+            cache=self.run.path / "depth.npz",
+        )
+        self.run.event(
+            f"plane sweep: depth for {maps.accepted:.1%} of the pixels of {len(maps.views)} views",
+            accepted=maps.accepted,
+            stage="plane sweep",
+            seconds=maps.seconds,
+        )
+        return maps
 
     def next_camera(self) -> Camera:
         """The next training view; every epoch is a fresh permutation."""
