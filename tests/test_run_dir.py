@@ -53,8 +53,8 @@ def without_clocks(lines: list[dict]) -> list[dict]:
 
 
 def test_a_new_folder_gets_the_settings(config):
-    with RunDir.open(config):
-        pass
+    with RunDir.open(config) as run:
+        run.resume()
     assert store.load(config.run.model_path / "config.json") == config
 
 
@@ -79,7 +79,8 @@ def test_overwriting_deletes_what_a_run_writes_and_nothing_else(config):
     for name in ("notes.txt", "train/mine/a.png", "train/ours_40/renders/00000.png", "snapshots/40_main.png"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("x")
-    with RunDir.open(asking(config, overwrite=True)):
+    with RunDir.open(asking(config, overwrite=True)) as run:
+        run.resume()
         left = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     assert left == ["config.json", "notes.txt", "train/mine/a.png"]
 
@@ -90,15 +91,27 @@ def test_overwriting_does_not_follow_links(config, tmp_path):
     (tmp_path / "precious" / "a.png").touch()
     (config.run.model_path / "test").mkdir()
     (config.run.model_path / "test" / "ours_1").symlink_to(tmp_path / "precious")
-    with RunDir.open(asking(config, overwrite=True)):
+    with RunDir.open(asking(config, overwrite=True)) as run:
+        run.resume()
         assert (tmp_path / "precious" / "a.png").exists()
 
 
 def test_a_folder_that_holds_no_run_keeps_what_it_has(config):
     config.run.model_path.mkdir()
     (config.run.model_path / "notes.txt").touch()
-    with RunDir.open(asking(config, overwrite=True)):
+    with RunDir.open(asking(config, overwrite=True)) as run:
+        run.resume()
         assert (config.run.model_path / "notes.txt").exists()
+
+
+def test_a_run_that_never_begins_changes_nothing(config):
+    with pytest.raises(UserError), RunDir.open(config):
+        raise UserError("--init sfm: the dataset has no points3D")
+    assert not config.run.model_path.exists()
+    train(config, stop=20)
+    with pytest.raises(UserError), RunDir.open(asking(config, overwrite=True)):
+        raise UserError("--init sfm: the dataset has no points3D")
+    assert list(checkpoint.checkpoints(config.run.model_path)) == [20, 10]
 
 
 def test_two_processes_cannot_write_one_folder(config):
@@ -264,6 +277,7 @@ from utils.run_dir import RunDir
 def main(args):
     config = Config(run=RunConfig(model_path=Path(args[0]), iterations=10**6, checkpoint_every=10**6, quiet=True))
     with RunDir.open(config) as run:
+        run.resume()
         for iteration in range(1, 10**6):
             run.step(iteration, phase="main", losses={"image": 1.0}, gaussians=1)
             run.checkpoint_if_due(iteration, lambda: {"iteration": iteration})

@@ -22,6 +22,7 @@ from torch import Tensor
 from arguments import Config, store
 
 from . import checkpoint
+from .board import Board
 from .errors import NothingToDo, UserError
 from .image import save_png
 from .progress import Progress
@@ -39,15 +40,16 @@ class RunDir:
     def __init__(self, config: Config) -> None:
         """Take over a folder that is ready; `open` is what callers want."""
         self.path = Path(config.run.model_path)
-        self.iteration = self._begun_at = 0
-        self._run = config.run
+        self.iteration = 0
+        self._config, self._run = config, config.run
         self._log = RunLog(self.path / "log.jsonl")
         self._progress = Progress(config.run.iterations, quiet=config.run.quiet)
         self._stop = StopRequest()
         self._release: Callable[[], object] = lambda: None
         self._closing: ExitStack | None = None
-        self._board: Any = None
+        self._board = Board(self.path)
         self._saved: Any = None
+        self._stale = self._made = False
         self._window: list[Mapping[str, float]] = []
         self._phase, self._gaussians = "", 0
         self._elapsed, self._since = 0.0, time.perf_counter()
@@ -56,28 +58,25 @@ class RunDir:
     def open(cls, config: Config) -> Self:
         """Make the run's folder, or take over the one that is there as --resume or --overwrite ask.
 
+        Nothing in it is written or deleted before `resume`.
+
         Raises:
             UserError: the folder holds a run and neither was asked, it is in use, or it cannot be written.
             NothingToDo: the run to resume is finished.
         """
-        folder = Path(config.run.model_path)
-        if config.data.source is not None:
-            keep_out_of(config.data.source, folder)
         run = cls(config)
-        run._release = claim(folder, run)
-        if holds_run(folder):
+        if config.data.source is not None:
+            keep_out_of(config.data.source, run.path)
+        run._made = not run.path.exists()
+        run._release = claim(run.path, run)
+        if holds_run(run.path):
             run._take_over()
-        elif config.run.resume:
-            run.say(f"Nothing to resume in {folder}; starting from the beginning")
-        settled = replace(config, run=replace(config.run, resume=False, overwrite=False))
-        store.save(settled, folder / store.FILE_NAME)
-        run.say(f"Output folder: {folder}")
         return run
 
     def _take_over(self) -> None:
-        """Decide what becomes of the run that is there."""
+        """Decide what becomes of the run that is there; nothing is changed yet."""
         if self._run.overwrite:
-            delete_run(self.path)
+            self._stale = True
         elif not self._run.resume:
             raise UserError(f"--model_path {self.path}: already holds a run; add --resume or --overwrite")
         elif not (self.path / store.FILE_NAME).is_file():
@@ -85,28 +84,27 @@ class RunDir:
         elif (lines := self._log.read()) and lines[-1].get("event") == FINISHED:
             raise NothingToDo(f"{self.path}: this run is finished; nothing to resume")
         else:
-            self._continue()
+            self._saved = self._newest_checkpoint()
+            self._stale = self._saved is None
 
-    def _continue(self) -> None:
-        """Take the newest whole checkpoint, or else begin again."""
+    def _newest_checkpoint(self) -> Any:
+        """The payload of the newest whole checkpoint, or None."""
         for iteration, path in checkpoint.checkpoints(self.path).items():
             try:
-                self._saved = checkpoint.load(path)
+                payload = checkpoint.load(path)
             except checkpoint.DamagedError as error:
                 print(f"{error}; trying the one before it", file=sys.stderr)
                 continue
-            self.iteration = self._begun_at = iteration
-            self._elapsed = self._log.cut(iteration).get("elapsed") or 0.0
-            self.say(f"Resuming from iteration {iteration}")
-            return
-        delete_run(self.path)
-        self.say(f"Nothing to resume in {self.path}; starting from the beginning")
+            self.iteration = iteration
+            return payload
+        return None
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            stack.callback(self._release)
+            stack.callback(self._release)  # last
             stack.enter_context(self._stop)
             stack.callback(self._progress.close)
+            stack.callback(self._board.close)
             self._closing = stack.pop_all()
         return self
 
@@ -114,10 +112,29 @@ class RunDir:
         if self._closing is not None:
             self._closing.close()
             self._closing = None
+            if self._made and not any(self.path.iterdir()):
+                self.path.rmdir()
 
     def resume(self) -> Any:
-        """The payload of the checkpoint to continue from, once; None at the beginning of a run."""
+        """Begin or go on writing; to be called once, when all that can be wrong has been looked at.
+
+        Returns:
+            The payload of the newest whole checkpoint when a run is resumed, else None.
+        """
+        if self._stale:
+            delete_run(self.path)
+        settled = replace(self._config, run=replace(self._run, resume=False, overwrite=False))
+        store.save(settled, self.path / store.FILE_NAME)
+        self.say(f"Output folder: {self.path}")
         saved, self._saved = self._saved, None
+        if saved is not None:
+            self._elapsed = self._log.cut(self.iteration).get("elapsed") or 0.0
+            self.say(f"Resuming from iteration {self.iteration}")
+        elif self._run.resume:
+            self.say(f"Nothing to resume in {self.path}; starting from the beginning")
+        if self._closing is not None:  # within the block, so that it is closed again
+            self._board.open(self.iteration + 1)
+        self._since = time.perf_counter()
         return saved
 
     def say(self, text: str) -> None:
@@ -130,7 +147,7 @@ class RunDir:
         self._log.write(at, values)
         for name, value in values.items():
             if isinstance(value, int | float) and name != "seconds":
-                self._scalar(name, value, at)
+                self._board.scalar(name, value, at)
 
     def event(self, text: str, **values: Any) -> None:
         """Something that happened: a line on the terminal and one of log.jsonl.
@@ -173,29 +190,27 @@ class RunDir:
         rate = {"it_per_s": round(count / seconds, 3), "elapsed": round(self._elapsed, 3)}
         total = {"phase": self._phase, "loss": sum(terms.values()), "gaussians": self._gaussians}
         self._log.write(self.iteration, total | {f"loss_{name}": value for name, value in terms.items()} | rate)
-        self._scalar("train_loss_patches/total_loss", total["loss"])
+        self._board.scalar("train_loss_patches/total_loss", total["loss"], self.iteration)
         for name, value in terms.items():
-            self._scalar(f"train_loss_patches/{name}_loss", value)
-        self._scalar("iter_time", 1000 * seconds / count)
-        self._scalar("total_points", self._gaussians)
+            self._board.scalar(f"train_loss_patches/{name}_loss", value, self.iteration)
+        self._board.scalar("iter_time", 1000 * seconds / count, self.iteration)
+        self._board.scalar("total_points", self._gaussians, self.iteration)
 
     def tested(self, iteration: int, *, l1: float, psnr: float, coverage: float, split: str = "test") -> None:
         """Write what a measurement of views gave."""
         self._write_window()
         self._log.write(iteration, {"split": split, "l1": l1, "psnr": psnr, "coverage": coverage})
         self.say(f"[ITER {iteration}] Evaluating {split}: L1 {l1} PSNR {psnr}")
-        self._scalar(f"{split}/loss_viewpoint - l1_loss", l1)
-        self._scalar(f"{split}/loss_viewpoint - psnr", psnr)
+        self._board.scalar(f"{split}/loss_viewpoint - l1_loss", l1, iteration)
+        self._board.scalar(f"{split}/loss_viewpoint - psnr", psnr, iteration)
 
     def picture(self, tag: str, image: Tensor) -> None:
         """An image [3, H, W] for TensorBoard."""
-        if (board := self._tensorboard()) is not None:
-            board.add_image(tag, image.detach().clamp(0, 1), self.iteration)
+        self._board.picture(tag, image, self.iteration)
 
     def histogram(self, tag: str, values: Tensor) -> None:
         """A distribution for TensorBoard."""
-        if (board := self._tensorboard()) is not None and values.numel():
-            board.add_histogram(tag, values.detach().numpy(), self.iteration)
+        self._board.histogram(tag, values, self.iteration)
 
     def checkpoint_if_due(self, iteration: int, snapshot: Callable[[], Any]) -> None:
         """Write a checkpoint where the settings or Ctrl-C ask for one.
@@ -226,16 +241,3 @@ class RunDir:
         """All is done and written: --resume will have nothing to do."""
         self._write_window()
         self._log.write(self.iteration, {"event": FINISHED})
-
-    def _scalar(self, tag: str, value: float, iteration: int | None = None) -> None:
-        if (board := self._tensorboard()) is not None:
-            board.add_scalar(tag, value, self.iteration if iteration is None else iteration)
-
-    def _tensorboard(self) -> Any:
-        """The writer of this run's events, opened when first needed within the block."""
-        if self._board is None and self._closing is not None:
-            from torch.utils.tensorboard import SummaryWriter  # slow to import
-
-            self._board = SummaryWriter(str(self.path), purge_step=self._begun_at + 1 if self._begun_at else None)
-            self._closing.callback(self._board.close)
-        return self._board

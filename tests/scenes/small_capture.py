@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A dataset as a phone gives it, only tiny: photos of a textured ball in a textured room, and their COLMAP model."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scipy.spatial.transform import Rotation
+
+from tests.captures import Capture, Shot
+from tests.scenes.raycast import room, scene, solid_texture, sphere, supersampled
+from tests.scenes.rigs import RigCamera, photographed, ring
+
+
+def small_ring(count: int = 12) -> list[RigCamera]:
+    """Views of 48x36 pixels from all sides at two heights."""
+    size = {"width": 48, "height": 36, "fx": 42.0, "fy": 42.0, "cx": 24.0, "cy": 18.0}
+    return [replace(camera, **size) for camera in ring(count, radius=3.0, heights=(0.8, 1.6))]
+
+
+def write_capture(folder: Path, cameras: Sequence[RigCamera] | None = None) -> Path:
+    """Write images/ and sparse/0/ without points3D; by default the small ring."""
+    cameras = small_ring() if cameras is None else cameras
+    ball = sphere((0, 0, 0), 1.0, solid_texture(1, finest=1.5))
+    walls = room((7, 7, 4), solid_texture(2, finest=0.4))
+    shots, _ = photographed(cameras, supersampled(scene(ball, walls), 1 / cameras[0].fx))
+    capture = Capture(cameras={1: ("PINHOLE", shots[0].width, shots[0].height, _intrinsics(shots[0]))})
+    for k, shot in enumerate(shots):
+        x, y, z, w = Rotation.from_matrix(shot.camera_from_world[:3, :3]).as_quat()
+        translation = tuple(map(float, shot.camera_from_world[:3, 3]))
+        capture.shots.append(Shot(f"{k:02}.png", 1, tuple(map(float, (w, x, y, z))), translation))
+    capture.write_bin(folder / "sparse" / "0")
+    (folder / "sparse" / "0" / "points3D.bin").unlink()
+    (folder / "images").mkdir()
+    for k, shot in enumerate(shots):
+        pixels = (np.clip(shot.photo, 0, 1) * 255 + 0.5).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / f"{k:02}.png")
+    return folder
+
+
+def _intrinsics(camera: RigCamera) -> tuple[float, ...]:
+    return tuple(map(float, (camera.fx, camera.fy, camera.cx, camera.cy)))
