@@ -18,8 +18,8 @@ def write_run(path: Path, *, seed: int = 0, text: str = "blurred leaves", size: 
     path.mkdir(parents=True, exist_ok=True)
     _json(path / "config.json", {"format": 1, "run": {"iterations": 3000, "seed": seed, "note": text}, "eval": True})
     _log(path / "log.jsonl", rng, text)
-    _views(path, rng, size)
-    _json(path / "geometry.json", geometry(text))
+    _views(path, rng, size, text)
+    _json(path / "geometry.json", geometry())
     (path / "snapshots").mkdir(exist_ok=True)
     for iteration, name in ((400, "main_end"), (400, "tube_inserted"), (1400, "ambient_+1000"), (2000, "ambient_end")):
         _png(path / "snapshots" / f"{iteration}_{name}.png", scene(size, rng, 3000 / (iteration + 300)))
@@ -43,24 +43,26 @@ def scene(size: tuple[int, int], rng: np.random.Generator, noise: float = 0.0, t
     return (picture.clip(0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def geometry(text: str = "share of rays that hit the wall") -> dict:
-    """Two orbits round a subject, and a tube that leans."""
+def geometry() -> dict:
+    """Two orbits round a subject."""
     angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     cameras = [[2.5 * np.cos(a), -0.6 - 0.7 * (k % 2), 2.5 * np.sin(a)] for k, a in enumerate(angles)]
     directions = [(-np.array(c) / np.linalg.norm(c)).tolist() for c in cameras]
-    axis = np.array([np.sin(0.8), -np.cos(0.8), 0.0])
-    u, v = np.array([np.cos(0.8), np.sin(0.8), 0.0]), np.array([0.0, 0.0, 1.0])
-    turn = np.linspace(0, 2 * np.pi, 49)
-    ring = 4.2 * np.outer(np.cos(turn), u) + 3.6 * np.outer(np.sin(turn), v)
-    lines = [(ring + h * axis).tolist() for h in (-5, -2.5, 0, 2.5, 5)]
-    lines += [[(ring[k] - 5 * axis).tolist(), (ring[k] + 5 * axis).tolist()] for k in range(0, 48, 6)]
-    tube = {"shape": "tube", "axis": axis.tolist(), "lines": lines, "figures": {text: 0.973, "blocked": 0.004}}
     basics = {"focus": [0, 0, 0], "up": [0, -1, 0], "subject_radius": 0.9}
-    return {**basics, "cameras": cameras, "directions": directions, "tube": tube}
+    return {**basics, "cameras": cameras, "directions": directions}
+
+
+def tube() -> dict:
+    """A tube that leans by 0.8 radians."""
+    s, c = float(np.sin(0.8)), float(np.cos(0.8))
+    axis, across = [s, -c, 0.0], [[c, s, 0.0], [0.0, 0.0, 1.0]]
+    return {"center": [0, 0, 0], "axis": axis, "across": across, "semi_axes": [4.2, 3.6], "half_length": 5.0}
 
 
 def _log(path: Path, rng: np.random.Generator, text: str) -> None:
     lines, start, count, elapsed = [], 0, 100, 0.0
+    lines.append({"iteration": 0, "event": f"tube: {text}", "tube": tube()})
+    lines.append({"iteration": 0, "tube_hit": 0.973, "tube_blocked": 0.004, "tube_upright_hit": 0.91})
     for phase, length in PHASES:
         lines.append({"iteration": start, "event": f"{phase} begins: {text}", "stage": "seeds", "seconds": 4.2})
         for iteration in range(start + 10, start + length + 1, 10):
@@ -77,7 +79,7 @@ def _log(path: Path, rng: np.random.Generator, text: str) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"iteration": 30')
 
 
-def _views(path: Path, rng: np.random.Generator, size: tuple[int, int]) -> None:
+def _views(path: Path, rng: np.random.Generator, size: tuple[int, int], text: str) -> None:
     psnr = {}
     for k in range(6):
         name = f"{k:05d}.png"
@@ -86,6 +88,8 @@ def _views(path: Path, rng: np.random.Generator, size: tuple[int, int]) -> None:
         _png(path / "test" / "ours_3000" / "gt" / name, photo)
         psnr[name] = float(-10 * np.log10(((render / 255.0 - photo / 255.0) ** 2).mean()))
     mean = sum(psnr.values()) / len(psnr)
+    names = [f"a/{k:02d} {text}.jpg" for k in range(8)]
+    _json(path / "cameras.json", [{"id": k, "img_name": name} for k, name in enumerate(names)])
     _json(path / "results.json", {"ours_3000": {"SSIM": 0.8731, "PSNR": mean, "LPIPS": None}})
     _json(path / "per_view.json", {"ours_3000": {"SSIM": {}, "PSNR": psnr, "LPIPS": {}}})
     _json(path / "metrics_protocol.json", {"split": "test"})

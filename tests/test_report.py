@@ -229,7 +229,27 @@ def test_the_side_view_has_up_upwards_and_the_tube_leaning():
     assert camera == center
 
 
+def test_the_wall_is_drawn_as_rings_and_lines_on_the_ellipse():
+    """Seen from above, the rings of an upright tube fall on one another: its ellipse, to scale with the subject."""
+    upright = {"center": [0, 0, 0], "axis": [0, 0, 1], "across": [[1, 0, 0], [0, 1, 0]], "semi_axes": [4, 2]}
+    plan = {"focus": [0, 0, 0], "up": [0, 0, 1], "subject_radius": 1, "cameras": [[3, 0, 0], [-3, 0, 0], [0, 1, 0]]}
+    _, above = re.findall(r"<svg.*?</svg>", scene_from_two_sides({**plan, "tube": {**upright, "half_length": 7}}))
+    walls = [
+        np.array([p.split(",") for p in line.split()], float) for line in re.findall(r'polyline points="(.*?)"', above)
+    ]
+    assert len(walls) == 5 + 8
+    radius = float(re.search(r'r="([\d.]+)" class="subject"', above)[1])
+    center = np.array(re.search(r'cx="([\d.]+)" cy="([\d.]+)" r="[\d.]+" class="subject"', above).groups(), float)
+    for ring in walls[:5]:
+        place = (ring - center) / radius
+        np.testing.assert_allclose((place[:, 0] / 4) ** 2 + (place[:, 1] / 2) ** 2, 1, atol=0.02)
+
+
+def test_pictures_carry_the_names_of_their_photos(page):
+    assert "Photo a/05 blurred leaves.jpg" in Page(page).words
+
+
 def test_an_unusable_geometry_draws_nothing():
     assert scene_from_two_sides({}) == ""
     assert scene_from_two_sides({"focus": [0, 0], "up": [0, 0, 1]}) == ""
-    assert "svg" in scene_from_two_sides({**geometry(), "cameras": "none", "tube": None})
+    assert "svg" in scene_from_two_sides({**geometry(), "cameras": "none", "tube": {"center": 3}})

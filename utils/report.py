@@ -6,12 +6,11 @@
 The page is made of the files in the run folder; what is missing is left out. Beside config.json, log.jsonl,
 results.json, per_view.json and the folders of render.py, it reads:
 
-* geometry.json, written by the ambient phase, in world coordinates and scene units:
+* geometry.json, what the cameras tell, in world coordinates and scene units:
   {"focus": [x, y, z], "up": [x, y, z], "subject_radius": r, "cameras": [[x, y, z], ...],
-   "directions": [[x, y, z], ...]  (unit viewing directions, one per camera, optional),
-   "tube": {"shape": "tube", "axis": [x, y, z],
-            "lines": [[[x, y, z], ...], ...]  (polylines of the wall: its rings and a few lines along it),
-            "figures": {"share of unexplained rays that hit the wall": 0.97, ...}}}
+   "directions": [[x, y, z], ...]  (unit viewing directions, one per camera, optional)}
+* the log's event line with the tube: "tube": {"center": [x, y, z], "axis": [x, y, z], "across": [two vectors],
+  "semi_axes": [a, b], "half_length": h}, and its figures, "tube_hit" and so on, in a line of figures
 * snapshots/<iteration>_<name>.png
 * vlm/round_<k>/audit.jsonl, one object per view as in the audit of phase 2, with box corners in pixels of the
   render; optional "pictures": {"render": FILE, "photo": FILE, "before": FILE, "after": FILE, ...}, names in the
@@ -36,6 +35,15 @@ from .report_pictures import FULL_ERROR, boxes, error_map, figure, load
 from .report_plots import Series, bars, curves, legend, scene_from_two_sides, thinned
 
 MOST_VIEWS = 4
+TUBE_FIGURES = (
+    ("tube_hit", "Unexplained rays that hit the wall", "%"),
+    ("tube_blocked", "Subject rays with wall in front of the subject", "%"),
+    ("tube_upright_hit", "The best upright tube: rays that hit", "%"),
+    ("tube_upright_blocked", "The best upright tube: rays blocked", "%"),
+    ("tube_semi_axis_1", "Larger semi-axis, scene units", ""),
+    ("tube_semi_axis_2", "Smaller semi-axis, scene units", ""),
+    ("tube_length", "Length, scene units", ""),
+)
 MOST_AUDITED = 24
 """Views shown per inspection; the rest is in audit.jsonl."""
 
@@ -127,20 +135,25 @@ def _views(run: Run) -> Markup:
     names = sorted(path.name for path in (folder / "renders").glob("*.png"))
     names.sort(key=lambda name: psnr.get(name, 0.0))
     places = sorted({round(k * (len(names) - 1) / (MOST_VIEWS - 1)) for k in range(MOST_VIEWS)})
-    rows = [_view(folder, names[place], psnr.get(names[place])) for place in places]
+    photos = run.photo_names(split, len(names))
+    shown = [names[place] for place in places]
+    rows = [_view(folder, name, psnr.get(name), photos.get(name)) for name in shown]
     order = ", from the worst PSNR to the best" if psnr else ""
     note = f"Render, photo and absolute error{order}; the brightest colour is {FULL_ERROR:g} of full scale or more."
     title = "Held-out views" if split == "test" else "Training views"
     return section(title, tag("div", *rows, class_="stack") if any(rows) else "", note=note)
 
 
-def _view(folder: Path, name: str, psnr: float | None) -> Markup:
+def _view(folder: Path, name: str, psnr: float | None, photo_name: str | None) -> Markup:
     render, photo = load(folder / "renders" / name), load(folder / "gt" / name)
     if render is None or photo is None or render.shape != photo.shape:
         return Markup("")
     label = Path(name).stem + (f" · {psnr:.2f} dB" if psnr is not None else "")
+    photo_label = f"Photo {photo_name}" if photo_name else "Photo"
     error = error_map(render, photo)
-    return tag("div", figure(render, f"Render {label}"), figure(photo, "Photo"), figure(error, "Error"), class_="row")
+    return tag(
+        "div", figure(render, f"Render {label}"), figure(photo, photo_label), figure(error, "Error"), class_="row"
+    )
 
 
 def _curves(runs: Sequence[Run]) -> Markup:
@@ -167,16 +180,15 @@ def _curves(runs: Sequence[Run]) -> Markup:
 
 
 def _geometry(run: Run) -> Markup:
-    drawing = scene_from_two_sides(run.geometry)
-    tube = run.geometry.get("tube") or {}
-    figures = tube.get("figures") if isinstance(tube, Mapping) else None
+    tube = run.last("tube")
+    drawing = scene_from_two_sides({**run.geometry, "tube": tube})
+    known = ((text, number(run.last(name)), unit) for name, text, unit in TUBE_FIGURES)
     rows = [
-        (name, f"{value:.4g}" if number(value) is not None else value)
-        for name, value in (figures.items() if isinstance(figures, Mapping) else ())
+        (text, f"{value:.1%}" if unit == "%" else f"{value:.4g}") for text, value, unit in known if value is not None
     ]
-    shape = str(tube.get("shape", "wall")) if tube else "no wall"
-    note = f"Cameras (points), subject (disc) and the ambient {shape} (lines); both drawings are to scale."
-    return section("Where things are", drawing, table(("Wall", ""), rows) if rows and drawing else "", note=note)
+    wall = " and the wall of the tube (lines)" if isinstance(tube, Mapping) else ""
+    note = f"Cameras (points), subject (disc){wall}; both drawings are to scale."
+    return section("Where things are", drawing, table(("Tube", ""), rows) if rows and drawing else "", note=note)
 
 
 def _snapshots(run: Run) -> Markup:

@@ -28,6 +28,7 @@ class Run:
     per_view: Json = field(default_factory=dict)
     protocol: Json = field(default_factory=dict)
     geometry: Json = field(default_factory=dict)
+    cameras: tuple[Any, ...] = ()
 
     @property
     def name(self) -> str:
@@ -47,6 +48,10 @@ class Run:
             if value is not None:
                 points[line["iteration"]] = value
         return sorted(points.items())
+
+    def last(self, key: str) -> Any:
+        """The last value of `key` in the log."""
+        return next((line[key] for line in reversed(self.log) if key in line), None)
 
     @property
     def events(self) -> list[tuple[float, str]]:
@@ -120,6 +125,12 @@ class Run:
                 return split, max(folders, key=lambda folder: _iteration(folder.name))
         return "test", None
 
+    def photo_names(self, split: str, count: int) -> dict[str, str]:
+        """Name of the photo behind each picture of a split: cameras.json has the held-out views first."""
+        entries = self.cameras if split == "test" else self.cameras[len(self.cameras) - count :]
+        names = (entry.get("img_name") if isinstance(entry, Mapping) else None for entry in entries)
+        return {f"{k:05d}.png": str(name) for k, name in enumerate(names) if name}
+
     def settings(self) -> dict[str, str]:
         """config.json as flat names and values."""
         return dict(_flat(self.config))
@@ -129,7 +140,17 @@ def read_run(path: Path) -> Run:
     """Read what there is."""
     files = ("config", "results", "per_view", "metrics_protocol", "geometry")
     config, results, per_view, protocol, geometry = (_object(path / f"{name}.json") for name in files)
-    return Run(path, config, tuple(_lines(path / "log.jsonl")), results, per_view, protocol, geometry)
+    cameras = _content(path / "cameras.json")
+    return Run(
+        path,
+        config,
+        tuple(_lines(path / "log.jsonl")),
+        results,
+        per_view,
+        protocol,
+        geometry,
+        tuple(cameras) if isinstance(cameras, list) else (),
+    )
 
 
 def read_audit(round_folder: Path) -> list[Json]:
@@ -155,17 +176,21 @@ def _records(path: Path) -> Iterator[Json]:
     for line in text.splitlines():
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(record, dict):
             yield record
 
 
-def _object(path: Path) -> Json:
+def _content(path: Path) -> Any:
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
+        return json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _object(path: Path) -> Json:
+    content = _content(path)
     return content if isinstance(content, dict) else {}
 
 

@@ -121,14 +121,31 @@ def scene_from_two_sides(geometry: Mapping[str, Any]) -> Markup:
     cameras = _vectors(geometry.get("cameras"))
     cameras = np.zeros((0, 3)) if cameras is None else cameras - focus
     directions = _vectors(geometry.get("directions"))
-    tube = geometry.get("tube") or {}
-    walls = [line - focus for line in map(_vectors, tube.get("lines") or ()) if line is not None and len(line) > 1]
+    tube = geometry.get("tube")
+    tube = tube if isinstance(tube, Mapping) else {}
+    walls = [line - focus for line in _wall(tube)]
     across, beside, up = _frame(up[0], _vectors(tube.get("axis"), 1), cameras)
     radius = _number(geometry.get("subject_radius"))
     if directions is not None and len(directions) != len(cameras):
         directions = None
     sides = (("From the side", np.stack([across, up])), ("From above", np.stack([across, beside])))
     return tag("div", *(_side(name, axes, cameras, directions, walls, radius) for name, axes in sides), class_="cards")
+
+
+def _wall(tube: Mapping[str, Any], rings: int = 5, lines: int = 8) -> list[np.ndarray]:
+    """Polylines [n, 3] of an elliptic cylinder's wall: rings round it and lines along it."""
+    center, axis = _vectors(tube.get("center"), 1), _vectors(tube.get("axis"), 1)
+    across, length = _vectors(tube.get("across"), 2), _number(tube.get("half_length"))
+    semi_axes = tube.get("semi_axes")
+    if center is None or axis is None or across is None or not isinstance(semi_axes, list) or len(semi_axes) != 2:
+        return []
+    turn = np.linspace(0, 2 * np.pi, 8 * lines + 1)
+    u, v = (_number(size) * way for size, way in zip(semi_axes, across, strict=True))
+    ring = center + np.outer(np.cos(turn), u) + np.outer(np.sin(turn), v)
+    along = length * axis
+    return [ring + share * along for share in np.linspace(-1, 1, rings)] + [
+        np.concatenate([point - along, point + along]) for point in ring[:-1:8]
+    ]
 
 
 def _side(

@@ -17,7 +17,7 @@ WRITTEN = (
     *("config.json", "cfg_args", "cameras.json", "input.ply", "exposure.json", "geometry.json", "log.jsonl"),
     *("results.json", "per_view.json", "metrics_protocol.json", "report.html", "chkpnt*.pth"),
     *("events.out.tfevents.*", ".*.part", "point_cloud/iteration_*", "snapshots/*.png", "vlm/round_*"),
-    *("train/ours_*", "test/ours_*"),
+    *("train/ours_*", "test/ours_*", "trajectory/ours_*"),
 )
 """All that our entry points write; nothing else is ever deleted."""
 
