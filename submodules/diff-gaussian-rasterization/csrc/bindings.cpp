@@ -7,4 +7,5 @@ NB_MODULE(_native, m) {
     nanobind::set_leak_warnings(false);
     m.doc() = "Native stages of the rasteriser. Pointers are integers; the callers in Python own all memory.";
     bind_rasterizer(m);
+    bind_training(m);
 }

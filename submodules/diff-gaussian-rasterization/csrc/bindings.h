@@ -4,3 +4,4 @@
 #include <nanobind/nanobind.h>
 
 void bind_rasterizer(nanobind::module_& m);
+void bind_training(nanobind::module_& m);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The CPU backend: the stages of ../project.h, ../bin.h, ../blend.h, spread over threads.
+// The CPU backend: the stages of ../project.h, ../bin.h, ../blend.h, and ../loss.h and ../adam.h, spread over threads.
 //
 // Results do not depend on the number of threads: tiles own their pixels and slots, Gaussians own their rows,
 // and every sum over slots runs in one order.
@@ -26,6 +26,9 @@ int64_t bin_fill(const Launch&, const BinArgs&, const BinSizes&);
 
 void blend(const Launch&, const BlendInputs&, const BlendOutputs&);
 void blend_adjoint(const Launch&, const BlendInputs&, const BlendGradients&);
+
+void compare_images(const Launch&, const LossArgs&, const LossOutputs&);
+void adam_step(const Launch&, const AdamArgs&);
 
 // Per-Gaussian sums over slots. `values` is [entries, columns]; `reached` may be null.
 void sum_slots(const Launch&, int64_t count, const uint32_t* slot_ranges, const uint32_t* slot_entries,

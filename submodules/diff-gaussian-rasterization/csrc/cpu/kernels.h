@@ -2,8 +2,10 @@
 // The vectorised inner parts of the CPU backend, one table per instruction set and scalar.
 #pragma once
 
+#include "../adam.h"
 #include "../bin.h"
 #include "../blend.h"
+#include "../loss.h"
 #include "../project.h"
 
 namespace dgr {
@@ -20,6 +22,9 @@ struct Kernels {
     int (*box_tiles)(const BinArgs&, int64_t gaussian);
     void (*blend)(const BlendInputs&, const BlendOutputs&, int tile);
     void (*blend_adjoint)(const BlendInputs&, const BlendGradients&, int tile);
+    // Rows [begin, end) of channels * height; elements [begin, end) of rows * columns.
+    void (*compare_images)(const LossArgs&, const LossOutputs&, int64_t begin, int64_t end);
+    void (*adam_step)(const AdamArgs&, int64_t begin, int64_t end);
 };
 
 const Kernels& portable_kernels();

@@ -43,7 +43,7 @@ DGR_HD P row_rates(const AdamArgs& a, int64_t at, int64_t count, typename P::Sca
 
 // Elements [begin, end) of rows * columns.
 template <class P>
-void adam(const AdamArgs& a, int64_t begin, int64_t end) {
+void adam_step(const AdamArgs& a, int64_t begin, int64_t end) {
     using S = typename P::Scalar;
     const AdamStep<P> step(a);
     const double correction = 1 / (1 - std::pow(a.beta1, double(a.step)));

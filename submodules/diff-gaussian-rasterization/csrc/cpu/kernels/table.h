@@ -5,9 +5,11 @@
 #include <type_traits>
 
 #include "../kernels.h"
+#include "adam_kernel.h"
 #include "bin_kernel.h"
 #include "blend_adjoint_kernel.h"
 #include "blend_kernel.h"
+#include "loss_kernel.h"
 #include "project_adjoint_kernel.h"
 #include "project_kernel.h"
 
@@ -24,7 +26,9 @@ constexpr Kernels table(const char* name) {
             emit<P>,
             box_tiles<P>,
             blend<P>,
-            blend_adjoint<P>};
+            blend_adjoint<P>,
+            compare_images<P>,
+            adam_step<P>};
 }
 
 }  // namespace dgr::DGR_ISA

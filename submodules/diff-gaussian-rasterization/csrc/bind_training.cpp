@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// Loss and optimiser: what training needs besides images. Pointers are integers.
+#include <nanobind/nanobind.h>
+
+#include "bindings.h"
+#include "cpu/backend.h"
+
+namespace nb = nanobind;
+using namespace dgr;
+
+namespace {
+
+template <class T>
+T* at(uintptr_t address) {
+    return reinterpret_cast<T*>(address);
+}
+
+void bind_loss(nb::module_& m) {
+    m.def(
+        "compare_images",
+        [](const Launch& launch, int64_t channels, int64_t height, int64_t width, uintptr_t image, uintptr_t target,
+           uintptr_t weight, double v_l1, double v_similarity, uintptr_t l1_rows, uintptr_t similarity_rows,
+           uintptr_t similarity, uintptr_t v_image) {
+            const LossArgs args = {at<void>(image), at<void>(target), at<void>(weight), channels, height,
+                                   width,           v_l1,             v_similarity};
+            const LossOutputs out = {at<double>(l1_rows), at<double>(similarity_rows), at<void>(similarity),
+                                     at<void>(v_image)};
+            nb::gil_scoped_release release;
+            compare_images(launch, args, out);
+        },
+        nb::arg("launch"), nb::arg("channels"), nb::arg("height"), nb::arg("width"), nb::arg("image"),
+        nb::arg("target"), nb::arg("weight"), nb::arg("v_l1"), nb::arg("v_similarity"), nb::arg("l1_rows"),
+        nb::arg("similarity_rows"), nb::arg("similarity"), nb::arg("v_image"));
+}
+
+void bind_adam(nb::module_& m) {
+    m.def(
+        "adam_step",
+        [](const Launch& launch, int64_t rows, int64_t columns, uintptr_t parameter, uintptr_t gradient,
+           uintptr_t mean, uintptr_t mean_square, uintptr_t row_rates, double rate, double beta1, double beta2,
+           double epsilon, int64_t step) {
+            const AdamArgs args = {at<void>(parameter), at<void>(gradient), at<void>(mean), at<void>(mean_square),
+                                   at<void>(row_rates), rows, columns, rate, beta1, beta2, epsilon, step};
+            nb::gil_scoped_release release;
+            adam_step(launch, args);
+        },
+        nb::arg("launch"), nb::arg("rows"), nb::arg("columns"), nb::arg("parameter"), nb::arg("gradient"),
+        nb::arg("mean"), nb::arg("mean_square"), nb::arg("row_rates"), nb::arg("rate"), nb::arg("beta1"),
+        nb::arg("beta2"), nb::arg("epsilon"), nb::arg("step"));
+}
+
+}  // namespace
+
+void bind_training(nb::module_& m) {
+    bind_loss(m);
+    bind_adam(m);
+}
