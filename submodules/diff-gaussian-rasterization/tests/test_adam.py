@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Adam makes the steps of torch.optim.Adam."""
 
 import pytest

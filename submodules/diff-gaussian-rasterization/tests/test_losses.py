@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Loss values and gradients are those of float64 autograd through SSIM as it is defined."""
 
 import pytest

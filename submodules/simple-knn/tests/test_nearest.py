@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Neighbours are exact: they agree with brute force on any cloud, however it is spread."""
 
 import pathlib
