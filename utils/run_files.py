@@ -14,8 +14,8 @@ WITNESSES = ("config.json", "cfg_args", "log.jsonl", "point_cloud/iteration_*", 
 """Any of these says that a folder holds a run, ours or that of another trainer of the family."""
 
 WRITTEN = (
-    *("config.json", "cfg_args", "cameras.json", "input.ply", "exposure.json", "geometry.json", "log.jsonl"),
-    *("results.json", "per_view.json", "metrics_protocol.json", "report.html", "chkpnt*.pth"),
+    *("config.json", "cfg_args", "cameras.json", "input.ply", "exposure.json", "geometry.json", "depth.npz"),
+    *("log.jsonl", "results.json", "per_view.json", "metrics_protocol.json", "report.html", "chkpnt*.pth"),
     *("events.out.tfevents.*", ".*.part", "point_cloud/iteration_*", "snapshots/*.png", "vlm/round_*"),
     *("train/ours_*", "test/ours_*", "trajectory/ours_*"),
 )
