@@ -63,9 +63,9 @@ class Milestones:
 
     def finish(self) -> None:
         """Write the report; the run is over."""
-        self._state.run.finish()
         page = write_report(self._state.run.path)
         self._state.run.say(f"Report: {page}")
+        self._state.run.finish()
 
     def _snapshot(self) -> dict[str, Any]:
         return {"state": self._state.state_dict(), "phases": self._plan.state_dict()}

@@ -81,7 +81,7 @@ class RunDir:
             raise UserError(f"--model_path {self.path}: already holds a run; add --resume or --overwrite")
         elif not (self.path / store.FILE_NAME).is_file():
             raise UserError(f"--model_path {self.path}: holds another program's run, which cannot be resumed")
-        elif (lines := self._log.read()) and lines[-1].get("event") == FINISHED:
+        elif (lines := self._log.read()) and FINISHED in lines[-1]:
             raise NothingToDo(f"{self.path}: this run is finished; nothing to resume")
         else:
             self._saved = self._newest_checkpoint()
@@ -226,7 +226,7 @@ class RunDir:
         due = iteration % run.checkpoint_every == 0 or iteration in (*run.checkpoint_iterations, run.iterations)
         if due or stopping:
             self._write_window()
-            self._log.write(iteration, {"event": CHECKPOINT})
+            self._log.write(iteration, {CHECKPOINT: True})
             self.say(f"[ITER {iteration}] Saving Checkpoint")
             checkpoint.save(self.path, iteration, snapshot())
             checkpoint.prune(self.path, run.checkpoint_iterations)
@@ -240,4 +240,4 @@ class RunDir:
     def finish(self) -> None:
         """All is done and written: --resume will have nothing to do."""
         self._write_window()
-        self._log.write(self.iteration, {"event": FINISHED})
+        self._log.write(self.iteration, {FINISHED: True})

@@ -9,6 +9,7 @@ from typing import Any
 
 CHECKPOINT = "checkpoint"
 FINISHED = "finished"
+"""Names in the lines that mark how far a continued run may trust the log."""
 
 
 class RunLog:
@@ -40,7 +41,7 @@ class RunLog:
             if line["iteration"] > iteration:
                 break
             kept, values = end, values | line
-            if line["iteration"] == iteration and line.get("event") == CHECKPOINT:
+            if line["iteration"] == iteration and CHECKPOINT in line:
                 break
         if self.path.exists():
             with self.path.open("r+b") as file:
