@@ -12,7 +12,7 @@ from scene.dataset import Scene, load_scene
 from scene.gaussian_model import GaussianModel
 from scene.initialization import gaussians_at, random_points
 from scene.ply import read_gaussians
-from scene.view_geometry import ViewGeometry, view_geometry
+from scene.view_geometry import view_geometry
 from utils.atomic import write_text
 from utils.errors import UserError
 from utils.run_dir import RunDir
@@ -40,7 +40,6 @@ def start(config: Config, scene: Scene, run: RunDir) -> TrainingState:
     """The state before the first iteration."""
     generator = torch.Generator().manual_seed(config.run.seed)
     geometry = view_geometry(scene.train_cameras)
-    _write_geometry(run.path, scene, geometry)
     gaussians = _starting_gaussians(config, scene, np.asarray(geometry.focus), generator)
     faithful = config.optim.fastgs_faithful
     scale = scene.extent if faithful else float(geometry.median_distance)
@@ -57,16 +56,17 @@ def start(config: Config, scene: Scene, run: RunDir) -> TrainingState:
     return state
 
 
-def _write_geometry(folder: Path, scene: Scene, geometry: ViewGeometry) -> None:
-    """What the cameras tell, for whoever draws the scene: the report."""
+def write_geometry(state: TrainingState) -> None:
+    """geometry.json: what the cameras tell, for whoever draws the scene."""
+    geometry, cameras = state.geometry, state.scene.train_cameras
     content = {
         "focus": geometry.focus.tolist(),
         "up": geometry.up.tolist(),
         "subject_radius": float(geometry.subject_radius),
         "cameras": geometry.positions.tolist(),
-        "directions": [camera.viewing_direction.tolist() for camera in scene.train_cameras],
+        "directions": [camera.viewing_direction.tolist() for camera in cameras],
     }
-    write_text(folder / "geometry.json", json.dumps(content))
+    write_text(state.run.path / "geometry.json", json.dumps(content))
 
 
 def _starting_gaussians(config: Config, scene: Scene, focus: np.ndarray, generator: torch.Generator) -> GaussianModel:
