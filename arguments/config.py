@@ -118,7 +118,10 @@ class OptimConfig:
     grace: int = setting(1_000, "Age in iterations below which a faint Gaussian is not pruned.", scaled=True, low=0)
     score_views: int = setting(10, "Training views that score the Gaussians at each event.", low=1)
     importance: int = setting(5, "Densify only what touches more wrong pixels per view than this.", low=0)
-    opacity_reset_interval: int = setting(3_000, "Iterations between opacity resets.", scaled=True, low=1)
+    opacity_reset_interval: int = setting(
+        3_000, "Iterations between opacity resets; not scaled, since recovering takes as long in a short run.", low=1
+    )
+    size_prune_from: int = setting(3_000, "Iteration after which what is too large is pruned.", scaled=True)
     late_prune_interval: int = setting(
         3_000, "Iterations between prunings after densification has ended.", scaled=True, low=1
     )
