@@ -13,6 +13,7 @@ from utils.report import write_report
 from .base import Phase
 from .evaluation import evaluate
 from .schedule import PhaseSchedule
+from .start import write_geometry
 from .state import TrainingState
 
 
@@ -35,6 +36,7 @@ class Milestones:
     def _begin(self) -> None:
         """What the folder holds before the first iteration."""
         state, data = self._state, self._state.config.data
+        write_geometry(state)
         colors = (0.5 + SH_C0 * state.gaussians.sh_dc.detach().squeeze(1)).clamp(0, 1)
         write_run_files(
             state.run.path,
