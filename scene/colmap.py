@@ -16,7 +16,7 @@ import numpy as np
 
 from utils.errors import UserError
 
-from .points import PointCloud, finite
+from .points import PointCloud, sane, sane_points
 
 MODELS = {
     0: ("SIMPLE_PINHOLE", 3),
@@ -227,7 +227,7 @@ def _points_bin(cursor: _Cursor) -> PointCloud | None:
         cursor.skip(cursor.count(_TRACK_ELEMENT) * _TRACK_ELEMENT)
     bytes_of_point = np.frombuffer(cursor.data, np.uint8)[starts[:, None] + np.arange(27)]
     xyz = np.ascontiguousarray(bytes_of_point[:, :24]).view("<f8").reshape(-1, 3)
-    return finite(xyz, bytes_of_point[:, 24:].copy())
+    return sane_points(xyz, bytes_of_point[:, 24:].copy())
 
 
 def _points_txt(lines: list[str]) -> PointCloud | None:
@@ -238,7 +238,7 @@ def _points_txt(lines: list[str]) -> PointCloud | None:
             raise _DamageError(f"line {number} is not POINT3D_ID X Y Z R G B ERROR TRACK")
         rows.append(_floats(words[1:7], number))
     table = np.array(rows, np.float64).reshape(-1, 6)
-    return finite(table[:, :3].copy(), np.nan_to_num(table[:, 3:]).clip(0, 255).astype(np.uint8))
+    return sane_points(table[:, :3].copy(), np.nan_to_num(table[:, 3:]).clip(0, 255).astype(np.uint8))
 
 
 class _DataLines(Iterator):
@@ -258,14 +258,14 @@ def _camera(model: str, width: int, height: int, parameters: tuple[float, ...]) 
     if not (0 < width <= LARGEST_SIDE and 0 < height <= LARGEST_SIDE):
         raise _DamageError(f"a camera has the size {width}x{height}")
     focal_lengths = parameters[:1] if model.startswith("SIMPLE") else parameters[:2]
-    if not np.isfinite(parameters).all() or (model in ("PINHOLE", "SIMPLE_PINHOLE") and min(focal_lengths) <= 0):
+    if not sane(np.array([parameters])).all() or (model in ("PINHOLE", "SIMPLE_PINHOLE") and min(focal_lengths) <= 0):
         raise _DamageError(f"a {model} camera has the parameters {list(parameters)}")
     return ColmapCamera(model, width, height, tuple(parameters))
 
 
 def _image(name: str, camera_id: int, numbers: list[float] | tuple[float, ...]) -> ColmapImage:
     quaternion, translation = np.array(numbers[:4]), np.array(numbers[4:])
-    if not name or not np.isfinite(numbers).all() or not 1e-6 < np.linalg.norm(quaternion) < 1e6:
+    if not name or not sane(np.array([numbers])).all() or np.linalg.norm(quaternion) < 1e-6:
         raise _DamageError(f"image {name!r} has no valid name and pose")
     return ColmapImage(name, camera_id, rotation_matrix(quaternion), translation)
 

@@ -26,7 +26,7 @@ from utils.errors import UserError
 
 from .cameras import Camera, SourceSize, pose
 from .ply import SplatArrays, read_gaussians, write_gaussians, write_points
-from .points import PointCloud
+from .points import LARGEST, PointCloud, sane
 
 CFG_LIMIT = 1 << 20
 """Bytes above which no cfg_args is parsed."""
@@ -259,9 +259,13 @@ def _camera_of(path: Path, index: int, entry: Any) -> Camera:
         name = str(entry.get("img_name", index))
     except (TypeError, KeyError, ValueError, OverflowError, AttributeError):
         raise UserError(f"{path}: view {index} lacks its size, pose or focal lengths; write the file again") from None
-    turned = np.isfinite(rotation).all() and np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3)
-    sane = 0 < size.width <= 1 << 16 and 0 < size.height <= 1 << 16 and 0 < min(size.fx, size.fy) < np.inf
-    if not (turned and sane and np.isfinite(position).all()):
+    turned = sane(rotation).all() and np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3)
+    possible = (
+        0 < size.width <= 1 << 16
+        and 0 < size.height <= 1 << 16
+        and 0 < min(size.fx, size.fy) <= max(size.fx, size.fy) < LARGEST
+    )
+    if not (turned and possible and sane(position[None]).all()):
         raise UserError(f"{path}: view {index} has an impossible size, pose or focal length; write the file again")
     return Camera(
         name=name,

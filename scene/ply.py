@@ -17,7 +17,7 @@ import numpy as np
 from utils.errors import UserError
 
 from .ply_container import Header, read_header, read_vertices, write_vertices
-from .points import PointCloud, finite
+from .points import PointCloud, sane, sane_points
 
 SH_C0 = 0.28209479177387814
 
@@ -26,6 +26,9 @@ SHORTEST = 1e-8
 
 FULL_OPACITY, FLAT_SCALE = 20.0, -30.0
 """Logit and log that stand for an opacity of 1 and a scale of 0, whose own values are infinite."""
+
+LARGEST_LOG_SCALE = 30.0
+"""Above it the covariance is about to leave float32."""
 
 _MEANS, _NORMALS, _DC = ["x", "y", "z"], ["nx", "ny", "nz"], ["f_dc_0", "f_dc_1", "f_dc_2"]
 _OPACITY, _SCALES = ["opacity"], ["scale_0", "scale_1", "scale_2"]
@@ -38,7 +41,7 @@ class SplatArrays:
 
     means [N, 3]; sh_dc [N, 1, 3]; sh_rest [N, K-1, 3] with K = 1, 4, 9, 16; logit_opacities [N, 1]; log_scales [N, 3];
     quats [N, 4] as (w, x, y, z), of any length but zero. `tags` holds what the comments say: mult, sh_degree,
-    background. `kept` bool [rows of the file] tells which rows these are: rows that hold NaN are left out.
+    background. `kept` bool [rows of the file] tells which rows these are: rows with NaN or absurd values are left out.
     """
 
     means: np.ndarray
@@ -114,10 +117,11 @@ def read_gaussians(path: Path) -> SplatArrays:
     )
     opacity = np.nan_to_num(opacity, nan=np.nan, posinf=FULL_OPACITY, neginf=-FULL_OPACITY)
     log_scales = np.nan_to_num(log_scales, nan=np.nan, posinf=np.nan, neginf=FLAT_SCALE)
-    quats[np.linalg.norm(quats, axis=1) <= SHORTEST] = (1, 0, 0, 0)
-    kept = np.isfinite(np.concatenate([means, dc, higher, opacity, log_scales, quats], axis=1)).all(axis=1)
+    quats[(np.abs(quats) <= SHORTEST).all(axis=1)] = (1, 0, 0, 0)
+    kept = sane(np.concatenate([means, dc, higher, opacity, log_scales, quats], axis=1))
+    kept &= (log_scales <= LARGEST_LOG_SCALE).all(axis=1)
     if len(rows) and not kept.any():
-        raise UserError(f"{path}: every row holds values that are not numbers; the file is damaged")
+        raise UserError(f"{path}: every row holds NaN or values beyond reason; the file is damaged")
     higher = higher.reshape(len(rows), 3, len(rest) // 3).transpose(0, 2, 1)
     return SplatArrays(
         means=means[kept],
@@ -146,7 +150,7 @@ def read_points(path: Path) -> PointCloud:
     if not set(_MEANS) <= set(rows.dtype.names):
         raise UserError(f"{path}: its vertices lack x, y, z; give a point cloud or a splat PLY")
     xyz = np.stack([rows[axis].astype(np.float64) for axis in _MEANS], axis=1)
-    points = finite(xyz, _colors(rows))
+    points = sane_points(xyz, _colors(rows))
     if points is None:
         raise UserError(f"{path}: holds no point; give a PLY with at least one")
     return points

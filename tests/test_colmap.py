@@ -99,6 +99,7 @@ def test_points_are_optional(tmp_path, capture, points):
 def test_points_that_are_not_numbers_are_left_out(tmp_path, capture):
     capture.points.append(((float("nan"), 0.0, 0.0), (0, 0, 0), []))
     capture.points.append(((float("inf"), 0.0, 0.0), (0, 0, 0), []))
+    capture.points.append(((0.0, -1e200, 0.0), (0, 0, 0), []))
     for write in (Capture.write_bin, Capture.write_txt):
         assert len(read_model(write(capture, tmp_path / write.__name__)).points) == 3
 
@@ -170,7 +171,9 @@ def test_a_camera_model_that_does_not_exist_is_refused(tmp_path, capture):
     [
         {"quaternion": (0.0, 0.0, 0.0, 0.0)},
         {"quaternion": (float("nan"), 0.0, 0.0, 1.0)},
+        {"quaternion": (1e200, 0.0, 0.0, 1e200)},
         {"translation": (0.0, float("inf"), 0.0)},
+        {"translation": (0.0, 1e300, 0.0)},
     ],
     ids=str,
 )

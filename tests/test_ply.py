@@ -209,14 +209,15 @@ def test_quaternions_are_written_with_length_one_and_none_is_lost(tmp_path):
     np.testing.assert_array_equal(quats, [[1, 0, 0, 0], [1, 0, 0, 0], [0.5, 0.5, 0.5, 0.5]])
 
 
-def test_infinite_opacities_are_opaque_and_rows_without_numbers_are_left_out(tmp_path):
+def test_infinite_opacities_are_opaque_and_rows_beyond_reason_are_left_out(tmp_path):
     arrays = gaussians(5)
     arrays["logit_opacities"][:2, 0] = [np.inf, -np.inf]
     arrays["log_scales"][2, 1] = -np.inf
     arrays["means"][3, 0] = np.nan
+    arrays["log_scales"][4, 0] = 99
     write_gaussians(tmp_path / "a.ply", arrays)
     splats = read_gaussians(tmp_path / "a.ply")
-    np.testing.assert_array_equal(splats.kept, [True, True, True, False, True])
+    np.testing.assert_array_equal(splats.kept, [True, True, True, False, False])
     np.testing.assert_array_equal(splats.logit_opacities[:2, 0], [FULL_OPACITY, -FULL_OPACITY])
     assert splats.log_scales[2, 1] == FLAT_SCALE
     np.testing.assert_array_equal(splats.means, arrays["means"][splats.kept])
@@ -226,7 +227,7 @@ def test_a_file_of_nothing_but_nan_is_refused(tmp_path):
     arrays = gaussians(3)
     arrays["means"][:] = np.nan
     write_gaussians(tmp_path / "a.ply", arrays)
-    refused(tmp_path / "a.ply", "not numbers")
+    refused(tmp_path / "a.ply", "every row")
 
 
 def test_a_file_cut_anywhere_is_refused(tmp_path, file):
