@@ -97,7 +97,7 @@ def test_given_schedules_do_not_scale(read):
     config = read("-s S --iterations 3000 --densification_interval 100 --test_iterations 5 --main_every 7")
     assert (config.optim.densification_interval, config.run.test_iterations) == (100, (5,))
     assert config.phases["main"]["every"] == 7
-    assert config.optim.opacity_reset_interval == 300
+    assert config.optim.late_prune_interval == 300
 
 
 @pytest.mark.parametrize("iterations", [1, 2, 7, 100, 29_999])

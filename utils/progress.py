@@ -18,12 +18,14 @@ class Progress:
     def step(self, iteration: int, *, loss: float, gaussians: int, phase: str, refresh: bool) -> None:
         """Take note of a finished iteration, and show it when `refresh`."""
         self._loss = loss if self._loss is None else SMOOTHING * loss + (1 - SMOOTHING) * self._loss
-        if self._quiet or not refresh:
+        if self._quiet:
             return
         if self._bar is None:
-            self._bar = tqdm(total=self._total, desc="Training progress", initial=iteration, dynamic_ncols=True)
-        self._bar.set_postfix({"Loss": f"{self._loss:.7f}", "Gaussians": gaussians, "phase": phase}, refresh=False)
-        self._bar.update(iteration - self._bar.n)
+            self._bar = tqdm(total=self._total, desc="Training progress", initial=iteration - 1, dynamic_ncols=True)
+        if refresh:
+            figures = {"Loss": f"{self._loss:.7f}", "Gaussians": f"{gaussians}", "phase": phase}
+            self._bar.set_postfix(figures, refresh=False)
+            self._bar.update(iteration - self._bar.n)
 
     def say(self, text: str) -> None:
         """A line on stdout, above the bar."""
