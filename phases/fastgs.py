@@ -21,7 +21,7 @@ class FastGS(Phase):
         """Densification, opacity resets and late pruning as published, scaled to the run."""
         optim, total = state.config.optim, state.config.run.iterations
         until = optim.densify_until_iter
-        keeps = optim.cap_max and not optim.fastgs_faithful
+        keeps = (optim.cap_max or state.config.run.phases != "none") and not optim.fastgs_faithful
         return Events(
             densify=Every(optim.densification_interval, optim.densify_from_iter, until),
             reset_opacity=Every(optim.opacity_reset_interval, 0, until),
