@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From boxes in a few views to values of Gaussians, and from these to masks in every view.
+
+The adjoint of rendering carries a mask onto the Gaussians: a Gaussian's value is its blend weight inside the mask
+over its whole blend weight, both summed over the views that speak of the defect. Rendering the values gives masks
+that agree between views, for views too that nobody inspected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gaussian_renderer import scatter
+from scene.cameras import Camera
+from vlm.defects import Box
+from vlm.masks import hard_mask, soft_mask
+
+if TYPE_CHECKING:
+    from .state import TrainingState
+
+COVERED = 0.5
+"""Accumulated alpha from which a pixel shows a surface."""
+GATE = 0.55
+"""Half depth of what a box holds, in parts of its width in the world."""
+SAME = 0.3
+"""Mean value of a region inside a new box from which the box speaks of the same region."""
+LEAST_WEIGHT = 0.05
+"""Blend weight in pixels below which a view has not seen a Gaussian."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """A training view as it stands: pictures [3, H, W], alpha and expected depth [H, W], error map [H, W]."""
+
+    index: int
+    camera: Camera
+    render: Tensor
+    photo: Tensor
+    alpha: Tensor
+    depth: Tensor
+    error: np.ndarray
+
+
+@dataclass(frozen=True)
+class Mark:
+    """An accepted box of a training view."""
+
+    view: int
+    box: Box
+    label: str = ""
+
+
+@dataclass
+class _Region:
+    """A defect in 3D: blend weights [N] inside its masks and in all, over the views that speak of it."""
+
+    inside: Tensor
+    total: Tensor
+    views: set[int] = field(default_factory=set)
+
+    @property
+    def value(self) -> Tensor:
+        return torch.where(self.total > LEAST_WEIGHT, self.inside / self.total.clamp_min(1e-9), 0).clamp(max=1)
+
+    def join(self, view: int, inside: Tensor, total: Tensor) -> None:
+        self.inside = self.inside + inside
+        if view not in self.views:
+            self.total = self.total + total
+            self.views.add(view)
+
+
+@torch.no_grad()
+def look_at_view(state: TrainingState, index: int) -> Look:
+    """Render a training view; where its photo is masked out, the render is right."""
+    camera = state.scene.train_cameras[index]
+    output = state.render(camera, want_depth=True)
+    render, photo, mask = output.image.clamp(0, 1), camera.image(), camera.mask()
+    if mask is not None:
+        photo = torch.where(mask > 0, photo, render)
+    depth = output.depth / output.alpha.clamp_min(1e-6)
+    error = (render - photo).abs().mean(0).numpy()
+    return Look(index, camera, render, photo, output.alpha, depth, error)
+
+
+@torch.no_grad()
+def lift(state: TrainingState, marks: Sequence[Mark], looks: dict[int, Look]) -> Tensor:
+    """Value in [0, 1] of every Gaussian [N]: how much of it the marked regions hold."""
+    regions: list[_Region] = []
+    count = len(state.gaussians)
+    for mark in marks:
+        look = looks[mark.view]
+        gate = depth_gate(look, mark.box)
+        if gate is None:
+            continue
+        mask = torch.from_numpy(soft_mask([mark.box], look.error)) * gate
+        inside, total = carried(state, look.camera, mask)
+        found = [r for r in regions if _shown_inside(state, look, r.value, mark.box, gate) > SAME]
+        if not found:
+            regions.append(_Region(torch.zeros(count), torch.zeros(count)))
+            found = regions[-1:]
+        found[0].join(mark.view, inside, total)
+    return torch.stack([region.value for region in regions]).amax(0) if regions else torch.zeros(count)
+
+
+def depth_gate(look: Look, box: Box) -> Tensor | None:
+    """Pixels [H, W] at the depth of what the box is about; None where there is no surface in it.
+
+    Pixels count whose depth is within GATE widths of the box, in the world, of the median depth of its central half.
+    """
+    height, width = look.alpha.shape
+    covered = look.alpha >= COVERED
+    center = Box(box.x0 + box.width / 4, box.y0 + box.height / 4, box.x1 - box.width / 4, box.y1 - box.height / 4).cut(
+        height, width
+    )
+    depths = look.depth[center][covered[center]]
+    if not len(depths):
+        depths = look.depth[box.cut(height, width)][covered[box.cut(height, width)]]
+    if not len(depths):
+        return None
+    middle = depths.median()
+    reach = GATE * (box.width + box.height) / 2 / look.camera.fx * middle
+    return covered & ((look.depth - middle).abs() < reach)
+
+
+def carried(state: TrainingState, camera: Camera, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Blend weight of each Gaussian inside a mask [H, W], and in all, each [N]."""
+    values = torch.stack([mask.float(), torch.ones_like(mask, dtype=torch.float32)])
+    weights = scatter(camera, state.gaussians, values, mult=state.config.pipeline.mult)
+    return weights[:, 0], weights[:, 1]
+
+
+@torch.no_grad()
+def shown(state: TrainingState, camera: Camera, values: Tensor) -> Tensor:
+    """Values [N] as the camera sees them: [H, W]."""
+    return state.render(camera, features=values[:, None].contiguous()).features[0].clamp(0, 1)
+
+
+@torch.no_grad()
+def flagged(state: TrainingState, masks: dict[int, Tensor], most_views: int = 16) -> Tensor:
+    """Values [N] of the present Gaussians from masks [H, W] of training views, uint8."""
+    inside = torch.zeros(len(state.gaussians))
+    total = torch.zeros(len(state.gaussians))
+    views = sorted(masks)
+    for view in views[:: max(1, -(-len(views) // most_views))]:
+        a, b = carried(state, state.scene.train_cameras[view], masks[view].float() / 255)
+        inside, total = inside + a, total + b
+    return torch.where(total > LEAST_WEIGHT, inside / total.clamp_min(1e-9), 0)
+
+
+def _shown_inside(state: TrainingState, look: Look, values: Tensor, box: Box, gate: Tensor) -> float:
+    """Mean value that a view shows inside a box, where the gate is open."""
+    where = torch.from_numpy(hard_mask([box], *look.alpha.shape)) & gate
+    return float(shown(state, look.camera, values)[where].mean()) if where.any() else 0.0

@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Phase 2: a vision-language model compares renders with photos; what it names and the error confirms is refined.
+
+Each round inspects a few views, lifts the accepted boxes onto the Gaussians, renders them as masks into every
+training view, and trains with more weight there; flagged Gaussians are densified, holes are seeded.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from arguments import setting
+from scene.cameras import Camera
+from utils.atomic import write_text
+from vlm import detector_kind, open_detector
+from vlm.audit import AuditRound
+from vlm.defects import Box
+from vlm.select import Select
+
+from .base import Phase
+from .density import Events
+from .every import Every
+from .holes import hole_masks, seed_holes
+from .inspection import inspect, still_wrong
+from .lifting import Look, Mark, flagged, lift, shown
+from .scores import blend_weights
+from .state import Step, TrainingState
+
+FLAGGED = 0.35
+"""Value from which a Gaussian belongs to a region."""
+FAINT = 0.02
+"""Largest mask value below which a view has no mask."""
+ROOM = 0.05
+"""Share of the Gaussians, the least contributing, that make room for refinement once the number is capped."""
+SETTLE = 0.8
+"""Share of a round after which it densifies no more and is pruned."""
+
+Errors = dict[str, float]
+
+
+@dataclass(kw_only=True)
+class VlmRefinement(Phase):
+    """Inspections by a vision-language model, and the refinement of what they find."""
+
+    name: ClassVar[str] = "vlm"
+    share: ClassVar[float] = 10 / 30
+
+    select: Select = setting("cover", "How the views to inspect are chosen.")
+    views: int = setting(16, "Most views per inspection.", low=1)
+    rounds: int = setting(2, "Inspections, evenly spread over the phase.", low=1)
+    pixels: tuple[int, int] = setting(
+        (1024 * 32**2, 2048 * 32**2), "Least and most pixels of a picture shown to a local model."
+    )
+    boxes: int = setting(3, "Most boxes asked for in a view.", low=1)
+    weight: float = setting(4.0, "Weight of the loss inside the regions, before division by the mean.", low=1)
+    densify_every: int = setting(500, "Iterations between densifications of the flagged Gaussians.", scaled=True, low=1)
+    densify_until: float = setting(0.8, "Share of the phase after which there are none.", low=0, high=1)
+    seeds: int = setting(1_000, "Most new Gaussians in holes per round.", low=0)
+
+    _round: int = field(default=0, init=False)
+    _masks: dict[int, Tensor] = field(default_factory=dict, init=False)
+    """Masks uint8 [H, W] of the training views that have one, by index."""
+    _held_out: dict[int, Tensor] = field(default_factory=dict, init=False)
+    _marks: list[Mark] = field(default_factory=list, init=False)
+    _before: dict[str, Errors] = field(default_factory=dict, init=False)
+
+    # -- hooks -------------------------------------------------------------------------------------------
+
+    def on_start(self, state: TrainingState) -> None:
+        """The first inspection."""
+        self._begin_round(state, 1)
+
+    def pixel_weight(self, state: TrainingState, step: Step) -> Tensor | None:
+        """More inside the regions; divided by the mean."""
+        mask = self._masks.get(_index(state, step.camera)) if self._masks else None
+        if mask is None:
+            return super().pixel_weight(state, step)
+        weight = 1 + (self.weight - 1) * mask.float() / 255
+        weight = weight if step.mask is None else weight * step.mask
+        return weight / weight.mean().clamp_min(1e-6)
+
+    def events(self, state: TrainingState) -> Events:
+        """Keeping by contribution, if it falls into this phase; growth and pruning are the phase's own."""
+        return Events(keep_at=round(state.config.optim.keep_at * state.config.run.iterations))
+
+    def after_step(self, state: TrainingState, step: Step) -> None:
+        """Statistics; growth of what is flagged; the pruning of a round; the next inspection."""
+        super().after_step(state, step)
+        first, last = self._span(self._round)
+        settle = first + int(SETTLE * (last - first))
+        until = min(settle, self.start + int(self.densify_until * self.length))
+        if self._masks and step.iteration in Every(self.densify_every, first, until, first):
+            self._densify(state)
+        if step.iteration == settle:
+            state.density.late_prune(state)
+        if step.iteration == last and self._round < self._rounds:
+            self._end_round(state)
+            self._begin_round(state, self._round + 1)
+
+    def on_end(self, state: TrainingState) -> None:
+        """The last round's balance."""
+        self._end_round(state)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The round, its masks and boxes, and the errors at its beginning."""
+        return {
+            "round": self._round,
+            "masks": dict(self._masks),
+            "held_out": dict(self._held_out),
+            "marks": [[mark.view, list(mark.box.corners()), mark.label] for mark in self._marks],
+            "before": {name: dict(errors) for name, errors in self._before.items()},
+        }
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        self._round = saved["round"]
+        self._masks = dict(saved["masks"])
+        self._held_out = dict(saved["held_out"])
+        self._marks = [Mark(view, Box(*corners), label) for view, corners, label in saved["marks"]]
+        self._before = {name: dict(errors) for name, errors in saved["before"].items()}
+
+    # -- rounds ------------------------------------------------------------------------------------------
+
+    @property
+    def _rounds(self) -> int:
+        return max(1, min(self.rounds, self.length))
+
+    def _span(self, number: int) -> tuple[int, int]:
+        """First and last iteration of a round, counted from 1."""
+        edges = [self.start + k * self.length // self._rounds for k in (number - 1, number)]
+        return edges[0], edges[1] - 1
+
+    def _begin_round(self, state: TrainingState, number: int) -> None:
+        """Inspect, lift, seed, render the masks."""
+        self._round = number
+        config = state.config.detector
+        options = {"max_boxes": self.boxes, "pixels": self.pixels, "seed": state.config.run.seed}
+        with open_detector(config, round_number=number, **options) as detector:
+            if detector is None:
+                return
+            self._make_room(state)
+            folder = _folder(state, number)
+            shutil.rmtree(folder, ignore_errors=True)
+            audit = AuditRound(folder)
+            found = inspect(state, detector, audit, self.select, self.views, number)
+        old = still_wrong(state, self._marks, found.looks)
+        fixed = len(self._marks) - len(old)
+        self._marks = [*old, *found.marks]
+        seeded = self._mark_scene(state, found.looks)
+        self._before = self._errors(state, audit)
+        figures = {**found.figures, "fixed": fixed, "kept": len(old), "seeds": seeded, "masked_views": len(self._masks)}
+        _write_summary(folder, {"detector": detector_kind(config), "inspection": figures, "before": self._before})
+        state.run.event(_told(number, figures), stage="inspection", **figures)
+
+    def _mark_scene(self, state: TrainingState, looks: dict[int, Look]) -> int:
+        """Turn the marks into masks of all views; returns how many Gaussians were put into holes."""
+        values = lift(state, self._marks, looks)
+        holes = hole_masks(self._marks, looks)
+        seeded = seed_holes(state, self._marks, looks, self.seeds) if holes else 0
+        values = torch.cat([values, torch.ones(len(state.gaussians) - len(values))])
+        self._masks = _rendered(state, state.scene.train_cameras, values)
+        self._held_out = _rendered(state, state.scene.test_cameras, values)
+        for view, hole in holes.items():
+            mask = self._masks.get(view, torch.zeros(hole.shape, dtype=torch.uint8))
+            self._masks[view] = torch.where(torch.from_numpy(hole), 255, mask).to(torch.uint8)
+        return seeded
+
+    @torch.no_grad()
+    def _make_room(self, state: TrainingState) -> None:
+        """Where the number of Gaussians is capped and reached, those that contribute least go."""
+        room = state.density.room(state.gaussians)
+        wanted = int(ROOM * len(state.gaussians))
+        if room is None or room >= wanted:
+            return
+        order = blend_weights(state).argsort(descending=True, stable=True)
+        state.gaussians.rows.gather_append(order[: len(order) - wanted + room].sort().values)
+        state.density.finish(state)
+
+    @torch.no_grad()
+    def _densify(self, state: TrainingState) -> None:
+        """Clone and split flagged Gaussians whose gradients call for it."""
+        before = len(state.gaussians)
+        state.density.grow(state, flagged(state, self._masks) > FLAGGED)
+        state.density.finish(state)
+        state.run.log(refined=len(state.gaussians) - before)
+
+    def _end_round(self, state: TrainingState) -> None:
+        """Set the errors against those at the round's beginning."""
+        folder = _folder(state, self._round)
+        if not (folder / "audit.jsonl").is_file():
+            return
+        audit = AuditRound.read(folder)
+        after = self._errors(state, audit)
+        names = {camera.name: camera for camera in state.scene.train_cameras}
+        views = [record["view"] for record in audit.records if record["view"] in names]
+        with torch.no_grad():
+            pictures = {name: state.render(names[name]).image.clamp(0, 1) for name in views}
+        audit.finish(
+            pictures, {name: {"before": self._before[_view(name)], "after": after[_view(name)]} for name in views}
+        )
+        summary = json.loads((folder / "summary.json").read_text())
+        _write_summary(folder, summary | {"after": after})
+        if self._masks:
+            state.run.event(_balance(self._round, self._before, after), stage="inspection")
+
+    def _errors(self, state: TrainingState, audit: AuditRound) -> dict[str, Errors]:
+        """Mean absolute error inside and outside the masks: in all training, held-out, inspected views."""
+        train, test = state.scene.train_cameras, state.scene.test_cameras
+        inspected = {record["view"] for record in audit.records}
+        errors = {"train": _inside_outside(state, train, self._masks)}
+        if test:
+            errors["held_out"] = _inside_outside(state, test, self._held_out)
+        for index, camera in enumerate(train):
+            if camera.name in inspected:
+                mine = {0: self._masks[index]} if index in self._masks else {}
+                errors[_view(camera.name)] = _inside_outside(state, [camera], mine)
+        return errors
+
+
+def _index(state: TrainingState, camera: Camera) -> int:
+    return state.scene.train_cameras.index(camera)  # cameras are equal only to themselves
+
+
+def _view(name: str) -> str:
+    return f"view {name}"
+
+
+def _folder(state: TrainingState, number: int) -> Path:
+    return state.run.path / "vlm" / f"round_{number}"
+
+
+def _rendered(state: TrainingState, cameras: Sequence[Camera], values: Tensor) -> dict[int, Tensor]:
+    """Values [N] as masks uint8 of the views that show any, by index."""
+    masks = {}
+    if values.any():
+        for index, camera in enumerate(cameras):
+            mask = shown(state, camera, values)
+            if mask.max() > FAINT:
+                masks[index] = (mask * 255 + 0.5).to(torch.uint8)
+    return masks
+
+
+@torch.no_grad()
+def _inside_outside(state: TrainingState, cameras: Sequence[Camera], masks: Mapping[int, Tensor]) -> Errors:
+    """Mean absolute error weighted by the masks, and by what they leave; 0 where there is nothing."""
+    sums = torch.zeros(2, 2, dtype=torch.float64)
+    for index, camera in enumerate(cameras):
+        error = (state.render(camera).image.clamp(0, 1) - camera.image()).abs().mean(0)
+        seen = camera.mask()
+        seen = torch.ones_like(error) if seen is None else seen
+        inside = masks[index].float() / 255 * seen if index in masks else torch.zeros_like(error)
+        for row, weight in enumerate((inside, seen - inside)):
+            sums[row, 0] += (error * weight).sum(dtype=torch.float64)
+            sums[row, 1] += weight.sum(dtype=torch.float64)
+    inside, outside = (float(total / count) if count > 0 else 0.0 for total, count in sums)
+    return {"inside": inside, "outside": outside}
+
+
+def _write_summary(folder: Path, content: Mapping[str, Any]) -> None:
+    """What a whole round comes to; without clock times, which differ from run to run."""
+    figures = {name: value for name, value in content.get("inspection", {}).items() if name != "seconds"}
+    write_text(folder / "summary.json", json.dumps({**content, "inspection": figures}, indent=1) + "\n")
+
+
+def _told(number: int, figures: Mapping[str, float]) -> str:
+    chance = figures.get("random_acceptance")
+    beside = "" if chance is None else f" (at random places {chance:.0%} would be)"
+    failed = f", {figures['failed']} calls failed" if figures["failed"] else ""
+    return (
+        f"inspection {number}: {figures['boxes']} boxes in {figures['views']} views, "
+        f"{figures['accepted']} accepted{beside}, {figures['fixed']} earlier ones fixed, {figures['seeds']} seeds in "
+        f"holes{failed}"
+    )
+
+
+def _balance(number: int, before: Mapping[str, Errors], after: Mapping[str, Errors]) -> str:
+    def change(split: str, where: str) -> str:
+        return f"{before[split][where]:.4f} -> {after[split][where]:.4f}"
+
+    held_out = f"; held out {change('held_out', 'inside')}" if "held_out" in after else ""
+    return f"round {number}: error inside {change('train', 'inside')}, outside {change('train', 'outside')}{held_out}"
