@@ -20,7 +20,7 @@ OVERLAP = 0.6
 """Standard deviation along the wall in units of the spacing: neighbours just overlap."""
 THIN = 0.1
 """Standard deviation along the normal in units of the one along the wall."""
-DENSEST = 12
+DENSEST = 40
 """A wall is made at most so many times denser to make up for the points that nobody sees."""
 
 
