@@ -21,7 +21,7 @@ def write_run(path: Path, *, seed: int = 0, text: str = "blurred leaves", size: 
     _views(path, rng, size, text)
     _json(path / "geometry.json", geometry())
     (path / "snapshots").mkdir(exist_ok=True)
-    for iteration, name in ((400, "main_end"), (400, "tube_inserted"), (1400, "ambient_+1000"), (2000, "ambient_end")):
+    for iteration, name in ((400, "main_end"), (400, "ambient_insertion"), (1400, "ambient_1"), (2000, "ambient_end")):
         _png(path / "snapshots" / f"{iteration}_{name}.png", scene(size, rng, 3000 / (iteration + 300)))
     for k in (1, 2):
         _round(path / "vlm" / f"round_{k}", rng, size, text)
@@ -98,17 +98,21 @@ def _views(path: Path, rng: np.random.Generator, size: tuple[int, int], text: st
 def _round(folder: Path, rng: np.random.Generator, size: tuple[int, int], text: str) -> None:
     records = []
     for k in range(2):
-        for what, noise in (("render", 4), ("photo", 0)):
+        for what, noise in (("render", 4), ("photo", 0), ("after", 2)):
             _png(folder / f"view{k}_{what}.png", scene(size, rng, noise, turn=k))
         found = [
             {"bbox": [20, 30, 70, 80], "accepted": True, "label": text, "reason": "median error 0.12 above 0.08"},
             {"bbox": [90, 5, 120, 30.5], "accepted": False, "label": text, "reason": f"below the bar {text}"},
             {"bbox": "nonsense", "accepted": False, "reason": "not four numbers"},
         ]
-        pictures = {"render": f"view{k}_render.png", "photo": f"view{k}_photo.png"}
+        pictures = {what: f"view{k}_{what}.png" for what in ("render", "photo", "after")}
         record = {"view": f"a/{k} {text}.jpg", "detector": "qwen", "model": "tiny model of the Qwen3-VL architecture"}
         record |= {"prompt": f"Compare. {text}", "raw_answer": f"```json [{text}]```", "boxes": found}
-        records.append({**record, "pictures": pictures})
+        errors = {"before": {"inside": 0.12, "outside": 0.03}, "after": {"inside": 0.06, "outside": 0.031}}
+        records.append({**record, "pictures": pictures, "errors": errors})
+    figures = {"views": 2, "random_acceptance": 0.21, "covered_need": 0.8}
+    sides = {side: {"train": error, "held_out": error} for side, error in errors.items()}
+    _json(folder / "summary.json", {"detector": "qwen", "inspection": figures, **sides})
     (folder / "audit.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
 
 

@@ -78,7 +78,7 @@ def test_every_part_of_a_full_run_is_shown(page):
 
 def test_each_shown_view_has_render_photo_and_error(page):
     images = [attributes for name, attributes in Page(page).elements if name == "img"]
-    views, snapshots, audited = 4 * 3, 4, 2 * 2 * 2
+    views, snapshots, audited = 4 * 3, 4, 2 * 2 * 3
     assert len(images) == views + snapshots + audited
     assert all(image["alt"] for image in images)
 
@@ -89,6 +89,17 @@ def test_the_worst_view_comes_first_and_the_best_last(page, run):
     assert shown[0] == pytest.approx(min(psnr.values()), abs=0.01)
     assert shown[-1] == pytest.approx(max(psnr.values()), abs=0.01)
     assert shown == sorted(shown)
+
+
+def test_a_round_tells_its_rate_beside_chance_and_the_errors_on_both_sides(page):
+    words = Page(page).words
+    assert "6 boxes, 2 accepted (33%), of boxes of the same area at random places 21% would be accepted" in words
+    assert "Held-out views, inside the masks0.12000.0600-50%" in words
+    assert "error inside 0.120 → 0.060 (-50%)" in words
+
+
+def test_snapshots_of_one_iteration_follow_the_phases(page):
+    assert page.index("400 · main end") < page.index("400 · ambient insertion") < page.index("2,000 · ambient end")
 
 
 def test_nothing_is_loaded_from_anywhere(page):
@@ -127,7 +138,7 @@ def test_audit_pictures_come_from_the_audits_own_folder_only(tmp_path):
     record = json.loads(audit.read_text().splitlines()[0])
     record["pictures"] = {"render": "../../snapshots/400_main_end.png", "photo": "/etc/passwd"}
     audit.write_text(json.dumps(record) + "\n")
-    assert Page(write_report(run).read_text()).count("img") == before - 4
+    assert Page(write_report(run).read_text()).count("img") == before - 2 * 3
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,7 @@ results.json, per_view.json and the folders of render.py, it reads:
 * the log's event line with the tube: "tube": {"center": [x, y, z], "axis": [x, y, z], "across": [two vectors],
   "semi_axes": [a, b], "half_length": h}, and its figures, "tube_hit" and so on, in a line of figures
 * snapshots/<iteration>_<name>.png
-* vlm/round_<k>/audit.jsonl, one object per view as in the audit of phase 2, with box corners in pixels of the
-  render; optional "pictures": {"render": FILE, "photo": FILE, "before": FILE, "after": FILE, ...}, names in the
-  same folder.
+* vlm/round_<k>/audit.jsonl and summary.json, as `utils.report_audit` says
 * log.jsonl: "loss", "gaussians", "phase", "it_per_s", or "psnr", "coverage", "split", in lines of figures;
   "event" (a text) and perhaps "stage" and "seconds" in lines of events.
 """
@@ -22,16 +20,14 @@ results.json, per_view.json and the folders of render.py, it reads:
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from .atomic import write_text
 from .command import run_command
 from .errors import UserError
-from .report_data import Json, Run, number, read_audit, read_run
-from .report_html import Markup, join, page, section, table, tag
-from .report_pictures import FULL_ERROR, boxes, error_map, figure, load
+from .report_audit import inspections
+from .report_data import Run, number, read_run
+from .report_html import Markup, page, section, table, tag
+from .report_pictures import FULL_ERROR, error_map, figure, load
 from .report_plots import Series, bars, curves, legend, scene_from_two_sides, thinned
 
 MOST_VIEWS = 4
@@ -40,12 +36,10 @@ TUBE_FIGURES = (
     ("tube_blocked", "Subject rays with wall in front of the subject", "%"),
     ("tube_upright_hit", "The best upright tube: rays that hit", "%"),
     ("tube_upright_blocked", "The best upright tube: rays blocked", "%"),
-    ("tube_semi_axis_1", "Larger semi-axis, scene units", ""),
-    ("tube_semi_axis_2", "Smaller semi-axis, scene units", ""),
+    ("tube_semi_axis_1", "First semi-axis, scene units", ""),
+    ("tube_semi_axis_2", "Second semi-axis, scene units", ""),
     ("tube_length", "Length, scene units", ""),
 )
-MOST_AUDITED = 24
-"""Views shown per inspection; the rest is in audit.jsonl."""
 
 
 def write_report(run: Path, others: Sequence[Path] = ()) -> Path:
@@ -74,7 +68,7 @@ def report(run: Run, others: Sequence[Run] = ()) -> str:
         _curves([run, *others]),
         _geometry(run),
         _snapshots(run),
-        _audit(run),
+        inspections(run),
         _timing([run, *others]),
         _settings([run, *others]),
     )
@@ -93,8 +87,8 @@ def _header(run: Run) -> Markup:
         _tile("SSIM", _shown(run.figure("SSIM"), 4)),
         _tile("LPIPS", _shown(run.figure("LPIPS"), 4)),
         _tile("Gaussians", f"{run.gaussians:,.0f}" if run.gaussians is not None else None),
-        _tile("Coverage (alpha > 0.9)", _shown(_last(run.curve("coverage"), 100), 1), "%"),
-        _tile("Time", _duration(run.seconds)),
+        _tile("Coverage by alpha > 0.9", _shown(_last(run.curve("coverage"), 100), 1), "%"),
+        _tile("Time", *_duration(run.seconds)),
     ]
     return tag(
         "header",
@@ -118,7 +112,7 @@ def _comparison(runs: Sequence[Run]) -> Markup:
             run.name,
             *(_shown(run.figure(name), places) or "–" for name, places in (("PSNR", 2), ("SSIM", 4), ("LPIPS", 4))),
             f"{run.gaussians:,.0f}" if run.gaussians is not None else "–",
-            _duration(run.seconds) or "–",
+            " ".join(_duration(run.seconds)) if run.seconds is not None else "–",
         )
         for run in runs
     ]
@@ -152,7 +146,11 @@ def _view(folder: Path, name: str, psnr: float | None, photo_name: str | None) -
     photo_label = f"Photo {photo_name}" if photo_name else "Photo"
     error = error_map(render, photo)
     return tag(
-        "div", figure(render, f"Render {label}"), figure(photo, photo_label), figure(error, "Error"), class_="row"
+        "div",
+        figure(render, f"Render {label}"),
+        figure(photo, photo_label),
+        figure(error, "Error"),
+        class_="row tall" if render.shape[0] > render.shape[1] else "row",
     )
 
 
@@ -192,101 +190,27 @@ def _geometry(run: Run) -> Markup:
 
 
 def _snapshots(run: Run) -> Markup:
+    phases = [band.name for band in run.bands]
     found = []
     for path in (run.path / "snapshots").glob("*.png"):
         iteration, _, name = path.stem.partition("_")
         if iteration.isdecimal() and (pixels := load(path)) is not None:
-            found.append((int(iteration), name.replace("_", " "), pixels))
-    found.sort(key=lambda item: item[:2])
-    pictures = [figure(pixels, f"{iteration:,} · {name}") for iteration, name, pixels in found]
+            phase = name.partition("_")[0]  # two phases meet at one iteration
+            found.append((int(iteration), phases.index(phase) if phase in phases else -1, name, pixels))
+    found.sort(key=lambda item: item[:3])
+    pictures = [figure(pixels, f"{at:,} · {name.replace('_', ' ')}") for at, _, name, pixels in found]
     return section("Snapshots", tag("div", *pictures, class_="strip") if pictures else "")
-
-
-def _audit(run: Run) -> Markup:
-    folders = [path for path in (run.path / "vlm").glob("round_*") if path.is_dir()]
-    folders.sort(key=lambda path: (len(path.name), path.name))
-    rounds = [_round(folder) for folder in folders]
-    note = (
-        "What the detector was shown, what it answered, and which boxes were accepted (solid) or rejected (dashed). "
-        "Its words are quoted as they came."
-    )
-    return section("Inspections of phase 2", *rounds, note=note)
-
-
-def _round(folder: Path) -> Markup:
-    records = read_audit(folder)
-    if not records:
-        return Markup("")
-    found = [box for record in records for box in _list(record.get("boxes"))]
-    accepted = sum(bool(box.get("accepted")) for box in found if isinstance(box, Mapping))
-    detectors = ", ".join(sorted({f"{r.get('detector', '?')} {r.get('model') or ''}".strip() for r in records}))
-    summary = f"{len(records)} views, {len(found)} boxes, {accepted} accepted; detector: {detectors}"
-    views = [_audited_view(folder, record, unfolded=k == 0) for k, record in enumerate(records[:MOST_AUDITED])]
-    left = len(records) - len(views)
-    more = tag("p", f"{left} more views in {folder.name}/audit.jsonl", class_="soft") if left else ""
-    title = folder.name.replace("_", " ").capitalize()
-    return join([tag("h3", title, " ", tag("span", summary, class_="soft")), *views, more])
-
-
-def _audited_view(folder: Path, record: Json, *, unfolded: bool) -> Markup:
-    found = [box for box in _list(record.get("boxes")) if isinstance(box, Mapping)]
-    accepted = sum(bool(box.get("accepted")) for box in found)
-    counts = f"{len(found)} boxes, {accepted} accepted" if found else str(record.get("error") or "nothing marked")
-    shown = tag("div", *_audit_pictures(folder, record, found), class_="pair")
-    return tag(
-        "details",
-        tag("summary", str(record.get("view", "?")), " ", tag("small", counts)),
-        shown,
-        tag("ul", *map(_box_line, found), class_="boxes") if found else "",
-        _quoted("Asked", record.get("prompt")),
-        _quoted("Answered", record.get("raw_answer")),
-        open="" if unfolded else None,
-    )
-
-
-def _audit_pictures(folder: Path, record: Json, found: Sequence[Json]) -> list[Markup]:
-    names = record.get("pictures")
-    names = names if isinstance(names, Mapping) else {}
-    shown = []
-    for what, name in names.items():
-        pixels = load(folder / Path(str(name)).name)  # only files of this very folder
-        if pixels is None:
-            continue
-        drawn = boxes(_corners(found, pixels)) if what == "render" else ()
-        shown.append(figure(pixels, str(what).capitalize(), *drawn))
-    return shown
-
-
-def _corners(found: Sequence[Json], pixels: np.ndarray) -> list[tuple[tuple[float, ...], bool, str]]:
-    """The boxes that are four numbers, kept within sight of the picture."""
-    height, width = pixels.shape[:2]
-    limits = np.array([width, height, width, height])
-    corners = []
-    for box in found:
-        numbers = [number(value) for value in _list(box.get("bbox"))]
-        if len(numbers) == 4 and None not in numbers:
-            place = tuple(np.clip(numbers, 0, limits).tolist())
-            corners.append((place, bool(box.get("accepted")), str(box.get("reason", ""))))
-    return corners
-
-
-def _box_line(box: Json) -> Markup:
-    word = tag("b", "accepted", class_="good") if box.get("accepted") else tag("b", "rejected", class_="bad")
-    numbers = [number(value) for value in _list(box.get("bbox"))]
-    place = ", ".join("?" if value is None else f"{value:.0f}" for value in numbers)
-    label = f"“{box['label']}”" if box.get("label") else ""
-    return tag("li", word, f" [{place}] {label} ", tag("span", box.get("reason", ""), class_="soft"))
-
-
-def _quoted(title: str, text: Any) -> Markup:
-    return join([tag("div", title, class_="caption"), tag("pre", text)]) if text else Markup("")
 
 
 def _timing(runs: Sequence[Run]) -> Markup:
     parts = []
     for run in runs:
         rows = [
-            (name, seconds, f"{_duration(seconds)}" + (f" · {steps / seconds:.1f} it/s" if steps and seconds else ""))
+            (
+                name,
+                seconds,
+                " ".join(_duration(seconds)) + (f" · {steps / seconds:.1f} it/s" if steps and seconds else ""),
+            )
             for name, steps, seconds in run.stages
         ]
         if rows:
@@ -314,17 +238,14 @@ def _last(points: Sequence[tuple[float, float]], factor: float) -> float | None:
     return points[-1][1] * factor if points else None
 
 
-def _duration(seconds: float | None) -> str | None:
+def _duration(seconds: float | None) -> tuple[str | None, str]:
+    """A time in two parts, figure and unit."""
     if seconds is None:
-        return None
+        return None, ""
     if seconds < 60:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.1f}", "s"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
+    return (f"{minutes // 60}:{minutes % 60:02d}", "h") if minutes >= 60 else (f"{minutes}:{rest:02d}", "min")
 
 
 def main(args: Sequence[str]) -> None:

@@ -139,7 +139,7 @@ class Run:
 def read_run(path: Path) -> Run:
     """Read what there is."""
     files = ("config", "results", "per_view", "metrics_protocol", "geometry")
-    config, results, per_view, protocol, geometry = (_object(path / f"{name}.json") for name in files)
+    config, results, per_view, protocol, geometry = (read_object(path / f"{name}.json") for name in files)
     cameras = _content(path / "cameras.json")
     return Run(
         path,
@@ -153,11 +153,6 @@ def read_run(path: Path) -> Run:
     )
 
 
-def read_audit(round_folder: Path) -> list[Json]:
-    """The records of one inspection of phase 2."""
-    return list(_records(round_folder / "audit.jsonl"))
-
-
 def number(value: Any) -> float | None:
     """A finite number, or None."""
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
@@ -165,21 +160,24 @@ def number(value: Any) -> float | None:
 
 def _lines(path: Path) -> Iterator[Json]:
     """Log lines with an iteration, in order; a line cut off by a crash is passed over."""
-    yield from (line for line in _records(path) if number(line.get("iteration")) is not None)
+    yield from (line for line in read_records(path) if number(line.get("iteration")) is not None)
 
 
-def _records(path: Path) -> Iterator[Json]:
+def read_records(path: Path) -> list[Json]:
+    """The objects of a file with one a line; lines that are none are passed over."""
     try:
         text = path.read_text(errors="replace")
     except OSError:
-        return
+        return []
+    records = []
     for line in text.splitlines():
         try:
             record = json.loads(line)
         except (ValueError, RecursionError):
             continue
         if isinstance(record, dict):
-            yield record
+            records.append(record)
+    return records
 
 
 def _content(path: Path) -> Any:
@@ -189,7 +187,8 @@ def _content(path: Path) -> Any:
         return None
 
 
-def _object(path: Path) -> Json:
+def read_object(path: Path) -> Json:
+    """The object of a JSON file; an empty one when it is missing or something else."""
     content = _content(path)
     return content if isinstance(content, dict) else {}
 

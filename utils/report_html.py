@@ -91,14 +91,15 @@ header p { margin: 0; }
 h1 { font-size: clamp(28px, 5vw, 42px); line-height: 1.15; letter-spacing: -.02em; margin: 4px 0 8px;
   overflow-wrap: anywhere; }
 h2 { font-size: 21px; letter-spacing: -.01em; margin: 0 0 4px; }
-h3 { font-size: 15px; margin: 20px 0 8px; }
+h3 { font-size: 17px; margin: 24px 0 4px; }
+h3 small { font-weight: 400; color: var(--soft); font-size: 14px; }
 section { margin-top: 48px; }
 .note { color: var(--soft); margin: 0 0 16px; max-width: 72ch; font-size: 15px; }
 .tiles { display: flex; flex-wrap: wrap; gap: 1px; margin-top: 24px;
   background: var(--line); border: 1px solid var(--line); border-radius: 12px; overflow: hidden; }
 .tile { background: var(--card); padding: 16px 18px; flex: 1 1 145px; }
 .tile b { display: block; font-size: 27px; font-weight: 600; letter-spacing: -.02em;
-  font-variant-numeric: tabular-nums; line-height: 1.2; }
+  font-variant-numeric: tabular-nums; line-height: 1.2; white-space: nowrap; }
 .tile b small { font-size: 15px; font-weight: 500; color: var(--soft); margin-left: 3px; letter-spacing: 0; }
 .tile span { color: var(--soft); font-size: 13px; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); gap: 16px; }
@@ -109,6 +110,7 @@ section { margin-top: 48px; }
 .card figcaption b { color: var(--ink); font-weight: 600; }
 svg { display: block; width: 100%; height: auto; }
 img { display: block; width: 100%; height: auto; border-radius: 6px; }
+.row.tall { max-width: 780px; }
 .row { display: grid; grid-template-columns: repeat(3, 1fr); gap: 8px; }
 .pair { display: grid; grid-template-columns: repeat(2, 1fr); gap: 8px; }
 .row figure, .pair figure, .strip figure { margin: 0; min-width: 0; }
