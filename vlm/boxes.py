@@ -127,8 +127,9 @@ def _scraped_items(body: str) -> Iterator[dict[str, Any]]:
     """Boxes with a key in text that is not JSON, in particular in a list that was cut off."""
     box = re.compile(rf"\b(?:{'|'.join(KEYS)})\b['\"]?\s*[:=]\s*[\[(]\s*({NUMBER}(?:\s*,\s*{NUMBER}){{3}})\s*[\])]")
     matches = list(box.finditer(body))
-    for match, following in zip(matches, [*matches[1:], None], strict=True):
-        rest = body[match.end() : following.start() if following else len(body)].partition("}")[0]
+    ends = [*(match.start() for match in matches[1:]), len(body)]
+    for match, end in zip(matches, ends, strict=False):
+        rest = body[match.end() : end].partition("}")[0]
         label = re.search(r"label['\"]?\s*[:=]\s*['\"]([^'\"]{0,80})['\"]", rest)
         severity = re.search(r"severity['\"]?\s*[:=]\s*['\"]?(\d)", rest)
         yield {
