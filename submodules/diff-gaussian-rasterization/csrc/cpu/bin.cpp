@@ -36,27 +36,33 @@ struct Keyed {
     uint32_t id;
 };
 
-// Visible Gaussians in index order; slot_ranges of the others become empty.
+// Visible Gaussians in index order. Their slot_ranges hold, until they are emitted, the number of tiles of their
+// bounding box; those of the others become empty.
 template <class S, class Key>
-int64_t collect_visible(const BinArgs& a, int threads, Keyed<Key>* out) {
-    std::vector<int64_t> first(threads + 1, 0);
+BinSizes collect_visible(const Launch& launch, const BinArgs& a, int threads, Keyed<Key>* out) {
+    std::vector<BinSizes> parts(threads);
     parallel_for(threads, threads, [&](int t) {
         const Range r = part_of(a.count, threads, t, 1);
-        int64_t n = 0;
-        for (int64_t i = r.begin; i < r.end; ++i) n += a.radii[i] > 0;
-        first[t + 1] = n;
+        for (int64_t i = r.begin; i < r.end; ++i) parts[t].visible += a.radii[i] > 0;
     });
-    for (int t = 0; t < threads; ++t) first[t + 1] += first[t];
+    std::vector<int64_t> first(threads + 1, 0);
+    for (int t = 0; t < threads; ++t) first[t + 1] = first[t] + parts[t].visible;
     parallel_for(threads, threads, [&](int t) {
         const Range r = part_of(a.count, threads, t, 1);
         Keyed<Key>* next = out + first[t];
+        int64_t capacity = 0;
         for (int64_t i = r.begin; i < r.end; ++i) {
             a.slot_ranges[2 * i] = a.slot_ranges[2 * i + 1] = 0;
             if (a.radii[i] <= 0) continue;
             *next++ = {depth_key<S, Key>(static_cast<const S*>(a.splats) + kSplatFields * i), uint32_t(i)};
+            capacity += a.slot_ranges[2 * i + 1] = uint32_t(launch.kernels.box_tiles(a, i));
         }
+        parts[t].capacity = capacity;
     });
-    return first[threads];
+    BinSizes sizes;
+    sizes.visible = first[threads];
+    for (const BinSizes& part : parts) sizes.capacity += part.capacity;
+    return sizes;
 }
 
 // One stable pass of a radix sort.
@@ -88,33 +94,24 @@ template <class S, class Key>
 BinSizes sort_by_depth(const Launch& launch, const BinArgs& a) {
     const int threads = resolve_threads(launch.threads);
     auto keys = uninitialised<Keyed<Key>>(a.count), other = uninitialised<Keyed<Key>>(a.count);
-    BinSizes sizes;
-    sizes.visible = collect_visible<S, Key>(a, threads, keys.get());
+    const BinSizes sizes = collect_visible<S, Key>(launch, a, threads, keys.get());
     auto counts = uninitialised<uint32_t>(size_t(threads) * kDigits);
     for (int shift = 0; shift < int(8 * sizeof(Key)); shift += kDigitBits) {
         sort_digit(keys.get(), other.get(), sizes.visible, shift, threads, counts.get());
         keys.swap(other);
     }
-    std::vector<int64_t> boxes(threads, 0);
-    parallel_for(threads, threads, [&](int t) {
-        const Range r = part_of(sizes.visible, threads, t, 1);
-        for (int64_t k = r.begin; k < r.end; ++k) {
-            a.order[k] = keys[k].id;
-            boxes[t] += launch.kernels.box_tiles(a, keys[k].id);
-        }
-    });
-    for (const int64_t n : boxes) sizes.capacity += n;
+    for (int64_t k = 0; k < sizes.visible; ++k) a.order[k] = keys[k].id;
     return sizes;
 }
 
 // First slot of each part of the depth order: an upper bound, from bounding boxes.
-std::vector<uint32_t> first_slots(const Launch& launch, const BinArgs& a, const BinSizes& sizes, int parts) {
+std::vector<uint32_t> first_slots(const BinArgs& a, const BinSizes& sizes, int parts) {
     std::vector<uint32_t> first(parts + 1, 0);
     if (parts == 1) return first;
     parallel_for(parts, parts, [&](int t) {
         const Range r = part_of(sizes.visible, parts, t, 1);
         uint32_t n = 0;
-        for (int64_t k = r.begin; k < r.end; ++k) n += uint32_t(launch.kernels.box_tiles(a, a.order[k]));
+        for (int64_t k = r.begin; k < r.end; ++k) n += a.slot_ranges[2 * a.order[k] + 1];
         first[t + 1] = n;
     });
     for (int t = 0; t < parts; ++t) first[t + 1] += first[t];
@@ -129,7 +126,7 @@ BinSizes bin_sort(const Launch& launch, const BinArgs& a) {
 
 int64_t bin_fill(const Launch& launch, const BinArgs& a, const BinSizes& sizes) {
     const int parts = resolve_threads(launch.threads), tiles = a.grid.tiles();
-    const std::vector<uint32_t> first = first_slots(launch, a, sizes, parts);
+    const std::vector<uint32_t> first = first_slots(a, sizes, parts);
     std::vector<uint32_t> past(parts), counts(size_t(parts) * tiles, 0);
     parallel_for(parts, parts, [&](int t) {
         const Range r = part_of(sizes.visible, parts, t, 1);

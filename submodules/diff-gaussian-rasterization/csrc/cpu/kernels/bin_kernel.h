@@ -19,6 +19,7 @@ struct TileBox {
 };
 
 constexpr double kSlack = 2e-3;       // px; far above rounding, far below a block
+constexpr int kEmitAhead = 12;            // splats fetched into the cache before their turn
 constexpr double kLimitSlack = 1e-4;  // of log2(alpha); keeps chords right where the ellipse ends
 
 template <class S>
@@ -78,18 +79,11 @@ DGR_HD uint64_t covered_blocks(const Ellipse<P>& e, typename P::Scalar tile_x, t
         const P slant = e.l2 * e.inverse_l1;
         const P right = fnma(slant, at_right, e.half_chord(at_right)) + origin + slack;
         const P left = -fma(slant, at_left, e.half_chord(at_left)) + origin - slack;
-        // Columns of pixel centres, then blocks; outside the tile the range is empty.
-        S first[P::lanes], last[P::lanes];
-        const P quarter(S(1.0 / kBlockWidth));
-        max(ceil(left), P(0)).store(first);
-        (min(right, P(S(kBlocksAcross * kBlockWidth - 1))) * quarter).store(last);
-        const unsigned rows = bits(touched);
-        for (int k = 0; k < P::lanes && row + k < kBlocksAcross; ++k) {
-            if (!(rows >> k & 1) || !(last[k] >= S(0)) || !(first[k] < S(kBlocksAcross * kBlockWidth))) continue;
-            const int from = int(first[k]) / kBlockWidth, to = int(last[k]);
-            if (from > to) continue;
-            mask |= uint64_t((2u << to) - (1u << from)) << (kBlocksAcross * (row + k));
-        }
+        // Columns of pixel centres, then blocks; beyond the tile the range is empty.
+        const P block{S(1.0 / kBlockWidth)}, columns{S(kBlocksAcross)};
+        const P first = min(floor(max(ceil(left), P(0)) * block), columns);
+        const P last = max(min(floor(right * block), columns - P(1)), P(-1));
+        mask |= bit_ranges(touched, first, last) << (kBlocksAcross * row);
     }
     return mask;
 }
@@ -101,6 +95,7 @@ uint32_t emit(const BinArgs& a, int64_t begin, int64_t end, uint32_t slot, uint3
     const int across = a.grid.across(), block_height = a.grid.tile_height / kBlocksAcross;
     for (int64_t k = begin; k < end; ++k) {
         const uint32_t id = a.order[k];
+        __builtin_prefetch(splats + int64_t(kSplatFields) * a.order[k + kEmitAhead < end ? k + kEmitAhead : k]);
         const S* splat = splats + int64_t(kSplatFields) * id;
         const Ellipse<P> ellipse(splat);
         const TileBox box = tile_box(a.grid, splat);

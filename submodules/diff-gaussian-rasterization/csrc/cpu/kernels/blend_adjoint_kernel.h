@@ -13,9 +13,8 @@
 namespace dgr::DGR_ISA {
 
 template <class P>
-struct GradientState {
-    typename P::Scalar t[P::lanes], behind[P::lanes];
-    typename P::Scalar g_red[P::lanes], g_green[P::lanes], g_blue[P::lanes], g_alpha[P::lanes];
+struct GradientState : BlockPixels<P> {
+    typename P::Scalar behind[P::lanes], g_red[P::lanes], g_green[P::lanes], g_blue[P::lanes], g_alpha[P::lanes];
 };
 
 // Gradients of depth and channels, and the per-entry sums of the channels.
@@ -93,7 +92,7 @@ DGR_HD void read_block(const BlendGradients& a, const Tile<P>& tile, int block, 
         behind = fma(P::load(lanes[c]), P::load(value), behind);
     }
     behind.store(s.behind);
-    tile.start(block, s.t);
+    tile.start(block, s);
 }
 
 template <class P, bool kAbsolute, bool kFull>
@@ -112,7 +111,8 @@ void blend_adjoint_tile(const BlendInputs& in, const BlendGradients& a, int inde
 
     const uint32_t begin = in.tile_offsets[index], end = in.tile_offsets[index + 1];
     for (uint32_t e = begin; e < end && live; ++e) {
-        if ((e - begin) % kRescan == kRescan - 1) live = still_live<P>(live, state[0].t, 6 * P::lanes);
+        if ((e - begin) % kRescan == kRescan - 1) live = still_live<P>(live, state);
+        prefetch_splat<S>(in, e + kAhead < end ? e + kAhead : e);
         uint64_t blocks = in.entry_masks[e] & live;
         if (!blocks) continue;
         const S* row = static_cast<const S*>(in.splats) + int64_t(kSplatFields) * in.entry_ids[e];
@@ -120,16 +120,16 @@ void blend_adjoint_tile(const BlendInputs& in, const BlendGradients& a, int inde
         P v_sum(0), vp_sum(0), vs_sum(0), vpp_sum(0), vps_sum(0), vss_sum(0);
         P red_sum(0), green_sum(0), blue_sum(0), abs_x(0), abs_y(0), depth_sum(0);
         do {
-            const int b = __builtin_ctzll(blocks);
+            const uint64_t b = uint64_t(__builtin_ctzll(blocks));
             blocks &= blocks - 1;
             GradientState<P>& s = state[b];
-            const Pair<P> pair(splat, b);
+            const Pair<P> pair(splat, s);
             typename P::Mask blended;
-            const P weight = advance(s.t, pair.alpha, blended);
+            const P weight = advance(s, pair.alpha, blended);
             const P red = P::load(s.g_red), green = P::load(s.g_green), blue = P::load(s.g_blue);
             P d = fma(splat.red, red, fma(splat.green, green, fma(splat.blue, blue, P::load(s.g_alpha))));
             if constexpr (kFull)
-                d = d + extra.share(b, row, in.features ? static_cast<const S*>(in.features) +
+                d = d + extra.share(int(b), row, in.features ? static_cast<const S*>(in.features) +
                                                               int64_t(in.channels) * in.entry_ids[e]
                                                         : nullptr);
             const P wd = weight * d;
@@ -152,7 +152,7 @@ void blend_adjoint_tile(const BlendInputs& in, const BlendGradients& a, int inde
                 abs_x = abs_x + abs(vp);
                 abs_y = abs_y + abs(fma(vp, splat.l2, vs * splat.l3));
             }
-            if constexpr (kFull) depth_sum = depth_sum + extra.collect(b, weight);
+            if constexpr (kFull) depth_sum = depth_sum + extra.collect(int(b), weight);
         } while (blocks);
 
         const P first[8] = {v_sum, vp_sum, vs_sum, vpp_sum, vps_sum, vss_sum, red_sum, green_sum};

@@ -11,8 +11,8 @@
 namespace dgr::DGR_ISA {
 
 template <class P>
-struct BlockState {
-    typename P::Scalar t[P::lanes], red[P::lanes], green[P::lanes], blue[P::lanes];
+struct BlockState : BlockPixels<P> {
+    typename P::Scalar red[P::lanes], green[P::lanes], blue[P::lanes];
 };
 
 // The optional outputs of one tile.
@@ -91,31 +91,32 @@ void blend_tile(const BlendInputs& in, const BlendOutputs& out, int index) {
     uint64_t live = 0;
     for (int b = 0; b < kBlocks; ++b) {
         if (tile.starts_inside(b)) live |= 1ull << b;
-        tile.start(b, state[b].t);
-        for (int lane = 0; lane < P::lanes; ++lane) state[b].red[lane] = state[b].green[lane] = state[b].blue[lane] = 0;
+        tile.start(b, state[b]);
+        P(0).store(state[b].red), P(0).store(state[b].green), P(0).store(state[b].blue);
     }
     std::conditional_t<kFull, FullOutputs<P>, NoOutputs<P>> extra(in, out, tile);
 
     const uint32_t begin = in.tile_offsets[index], end = in.tile_offsets[index + 1];
     for (uint32_t e = begin; e < end && live; ++e) {
-        if ((e - begin) % kRescan == kRescan - 1) live = still_live<P>(live, state[0].t, 4 * P::lanes);
+        if ((e - begin) % kRescan == kRescan - 1) live = still_live<P>(live, state);
+        prefetch_splat<S>(in, e + kAhead < end ? e + kAhead : e);
         uint64_t blocks = in.entry_masks[e] & live;
         if (!blocks) continue;
         const S* row = static_cast<const S*>(in.splats) + int64_t(kSplatFields) * in.entry_ids[e];
         const Splat<P> splat(row, tile);
         do {
-            const int b = __builtin_ctzll(blocks);
+            const uint64_t b = uint64_t(__builtin_ctzll(blocks));
             blocks &= blocks - 1;
             BlockState<P>& s = state[b];
-            const Pair<P> pair(splat, b);
+            const Pair<P> pair(splat, s);
             typename P::Mask blended;
             const P before = P::load(s.t);
-            const P weight = advance(s.t, pair.alpha, blended);
+            const P weight = advance(s, pair.alpha, blended);
             fma(weight, splat.red, P::load(s.red)).store(s.red);
             fma(weight, splat.green, P::load(s.green)).store(s.green);
             fma(weight, splat.blue, P::load(s.blue)).store(s.blue);
             if constexpr (kFull)
-                extra.add(b, weight, blended & pair.counts, before, P::load(s.t), row,
+                extra.add(int(b), weight, blended & pair.counts, before, P::load(s.t), row,
                           static_cast<const S*>(in.features) + int64_t(in.channels) * in.entry_ids[e],
                           out.stats ? static_cast<S*>(out.stats) + int64_t(kStatFields) * e : nullptr);
         } while (blocks);

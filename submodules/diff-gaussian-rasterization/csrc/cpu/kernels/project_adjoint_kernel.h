@@ -32,6 +32,20 @@ DGR_HD void sum_slots(const ProjectGradients& out, int64_t begin, int valid, P* 
     load_rows<P>(rows[0], kSlotFields, kSlotFields, P::lanes, sums);
 }
 
+// Fetches what sum_slots will read: rows of the slots of `near`, their numbers for `far`. Both random in memory.
+template <class P>
+DGR_HD void prefetch_slots(const ProjectGradients& out, int64_t near, int64_t far, int64_t end) {
+    using S = typename P::Scalar;
+    for (int64_t i = far; i < far + P::lanes && i < end; ++i)
+        __builtin_prefetch(out.slot_entries + out.slot_ranges[2 * i]);
+    for (int64_t i = near; i < near + P::lanes && i < end; ++i)
+        for (uint32_t k = 0; k < out.slot_ranges[2 * i + 1]; ++k) {
+            const int64_t entry = out.slot_entries[out.slot_ranges[2 * i] + k];
+            __builtin_prefetch(out.reached + entry);
+            __builtin_prefetch(static_cast<const S*>(out.slots) + kSlotFields * entry);
+        }
+}
+
 template <class P>
 struct Masked {
     typename P::Mask visible;
@@ -204,6 +218,7 @@ void project_adjoint(const Camera& camera, const Gaussians& g, const void* splat
             any = any || seen[k] > S(0);
         }
         const Masked<P> rows{P::load(seen) > P(0), i, valid};
+        prefetch_slots<P>(out, i + 2 * P::lanes, i + 4 * P::lanes, end);
         if (any)
             project_adjoint_pack(camera, lens, g, splats, out, rows);
         else

@@ -15,7 +15,14 @@
 namespace dgr::DGR_ISA {
 
 constexpr int kBlocks = kBlocksAcross * kBlocksAcross;
+constexpr int kAhead = 8;    // entries whose splats are fetched into the cache before their turn
 constexpr int kRescan = 32;  // entries between two looks for blocks that have stopped
+
+// Pixels of one block: centres relative to the tile, and transmittance.
+template <class P>
+struct BlockPixels {
+    typename P::Scalar x[P::lanes], y[P::lanes], t[P::lanes];
+};
 
 template <class P>
 struct Tile {
@@ -69,27 +76,16 @@ struct Tile {
         }
         each_pixel(block, [&](int lane, int64_t at) { plane[at] = lanes[lane]; });
     }
-    // Transmittance before anything is drawn: 1, and -1 (stopped) outside the image.
-    DGR_HD void start(int block, S* transmittance) const {
-        for (int lane = 0; lane < P::lanes; ++lane) transmittance[lane] = lies_inside(block) ? S(1) : S(-1);
-        if (!lies_inside(block)) each_pixel(block, [&](int lane, int64_t) { transmittance[lane] = S(1); });
+    // Before anything is drawn: transmittance 1, and -1 (stopped) outside the image.
+    DGR_HD void start(int block, BlockPixels<P>& pixels) const {
+        P(lies_inside(block) ? S(1) : S(-1)).store(pixels.t);
+        if (!lies_inside(block)) each_pixel(block, [&](int lane, int64_t) { pixels.t[lane] = S(1); });
+        for (int lane = 0; lane < P::lanes; ++lane) {
+            pixels.x[lane] = S(block_x(block) - x0 + lane % kBlockWidth) + S(0.5);
+            pixels.y[lane] = S(block_y(block) - y0 + lane / kBlockWidth) + S(0.5);
+        }
     }
 };
-
-// Pixel centres relative to the tile, by column and by row of blocks.
-template <class P>
-struct PixelCentres {
-    typename P::Scalar x[kBlocksAcross][P::lanes], y[kBlocksAcross][P::lanes];
-    constexpr PixelCentres() : x(), y() {
-        for (int b = 0; b < kBlocksAcross; ++b)
-            for (int lane = 0; lane < P::lanes; ++lane) {
-                x[b][lane] = typename P::Scalar(kBlockWidth * b + lane % kBlockWidth + 0.5);
-                y[b][lane] = typename P::Scalar(Tile<P>::block_height * b + lane / kBlockWidth + 0.5);
-            }
-    }
-};
-template <class P>
-alignas(64) inline constexpr PixelCentres<P> kCentres{};
 
 // One splat's constants in all lanes.
 template <class P>
@@ -103,6 +99,11 @@ struct Splat {
           red(row[kRed]), green(row[kGreen]), blue(row[kBlue]) {}
 };
 
+template <class S>
+DGR_HD void prefetch_splat(const BlendInputs& in, uint32_t entry) {
+    __builtin_prefetch(static_cast<const S*>(in.splats) + int64_t(kSplatFields) * in.entry_ids[entry]);
+}
+
 // One block under one splat.
 template <class P>
 struct Pair {
@@ -111,10 +112,9 @@ struct Pair {
     typename P::Mask counts;
     P alpha;         // 0 where !counts
 
-    DGR_HD Pair(const Splat<P>& splat, int block) {
+    DGR_HD Pair(const Splat<P>& splat, const BlockPixels<P>& pixels) {
         using S = typename P::Scalar;
-        const P dx = P::load(kCentres<P>.x[block % kBlocksAcross]) - splat.x;
-        const P dy = P::load(kCentres<P>.y[block / kBlocksAcross]) - splat.y;
+        const P dx = P::load(pixels.x) - splat.x, dy = P::load(pixels.y) - splat.y;
         p = fma(splat.l1, dx, splat.l2 * dy);
         s = splat.l3 * dy;
         const P q = fnma(s, s, fnma(p, p, splat.log2_opacity));
@@ -126,22 +126,22 @@ struct Pair {
 
 // Blends alpha into a block's transmittance. Returns the weight, 0 where the pixel stops or has stopped.
 template <class P>
-DGR_HD P advance(typename P::Scalar* transmittance, P alpha, typename P::Mask& blended) {
-    const P before = P::load(transmittance);
+DGR_HD P advance(BlockPixels<P>& pixels, P alpha, typename P::Mask& blended) {
+    const P before = P::load(pixels.t);
     const P weight = alpha * before;
     const P after = before - weight;
     blended = after >= P(typename P::Scalar(kTransmittanceStop));
-    select(blended, after, negative(before)).store(transmittance);
+    select(blended, after, negative(before)).store(pixels.t);
     return keep(blended, weight);
 }
 
-// The blocks of `live` that still have a pixel to draw; `transmittance` has one row per block, `stride` apart.
-template <class P>
-DGR_HD uint64_t still_live(uint64_t live, const typename P::Scalar* transmittance, int stride) {
+// The blocks of `live` that still have a pixel to draw.
+template <class P, class State>
+DGR_HD uint64_t still_live(uint64_t live, const State* state) {
     uint64_t result = 0;
     for (; live; live &= live - 1) {
         const int block = __builtin_ctzll(live);
-        if (sign_bits(P::load(transmittance + block * stride)) != (1u << P::lanes) - 1) result |= 1ull << block;
+        if (sign_bits(P::load(state[block].t)) != (1u << P::lanes) - 1) result |= 1ull << block;
     }
     return result;
 }

@@ -45,6 +45,7 @@ DGR_HD Pack min(Pack a, Pack b) { return Pack(_mm256_min_ps(a.v, b.v)); }
 DGR_HD Pack max(Pack a, Pack b) { return Pack(_mm256_max_ps(a.v, b.v)); }
 DGR_HD Pack sqrt(Pack a) { return Pack(_mm256_sqrt_ps(a.v)); }
 DGR_HD Pack ceil(Pack a) { return Pack(_mm256_ceil_ps(a.v)); }
+DGR_HD Pack floor(Pack a) { return Pack(_mm256_floor_ps(a.v)); }
 DGR_HD Pack abs(Pack a) { return Pack(_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v)); }
 DGR_HD Pack negative(Pack a) { return Pack(_mm256_or_ps(_mm256_set1_ps(-0.0f), a.v)); }
 DGR_HD Pack select(Mask m, Pack a, Pack b) { return Pack(_mm256_blendv_ps(b.v, a.v, m.m)); }
@@ -97,6 +98,16 @@ DGR_HD void Pack::store_quad(float* rows, int stride, const Pack* in) {
         _mm_storeu_ps(rows + i * stride, _mm256_castps256_ps128(r[i].v));
         _mm_storeu_ps(rows + (i + 4) * stride, _mm256_extractf128_ps(r[i].v, 1));
     }
+}
+
+DGR_HD uint64_t bit_ranges(Mask m, Pack first, Pack last) {
+    const __m256i from = _mm256_cvtps_epi32(first.v), to = _mm256_cvtps_epi32(last.v), one = _mm256_set1_epi32(1);
+    const __m256i past = _mm256_sllv_epi32(one, _mm256_add_epi32(to, one));
+    const __m256i range = _mm256_sub_epi32(past, _mm256_sllv_epi32(one, from));
+    const __m256i ordered = _mm256_andnot_si256(_mm256_cmpgt_epi32(from, to), _mm256_castps_si256(m.m));
+    const __m256i bits = _mm256_and_si256(range, ordered);
+    const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(bits), _mm256_extracti128_si256(bits, 1));
+    return uint64_t(_mm_cvtsi128_si64(_mm_packus_epi16(words, words)));
 }
 
 // 2^x for |x| < 126; any other x is safe, its result has no meaning. Relative error 2e-7.

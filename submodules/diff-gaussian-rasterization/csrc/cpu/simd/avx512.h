@@ -45,6 +45,7 @@ DGR_HD Pack min(Pack a, Pack b) { return Pack(_mm512_min_ps(a.v, b.v)); }
 DGR_HD Pack max(Pack a, Pack b) { return Pack(_mm512_max_ps(a.v, b.v)); }
 DGR_HD Pack sqrt(Pack a) { return Pack(_mm512_sqrt_ps(a.v)); }
 DGR_HD Pack ceil(Pack a) { return Pack(_mm512_roundscale_ps(a.v, _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC)); }
+DGR_HD Pack floor(Pack a) { return Pack(_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)); }
 DGR_HD Pack abs(Pack a) { return Pack(_mm512_andnot_ps(_mm512_set1_ps(-0.0f), a.v)); }
 DGR_HD Pack negative(Pack a) { return Pack(_mm512_or_ps(_mm512_set1_ps(-0.0f), a.v)); }
 DGR_HD Pack select(Mask m, Pack a, Pack b) { return Pack(_mm512_mask_mov_ps(b.v, m.m, a.v)); }
@@ -96,6 +97,14 @@ DGR_HD void Pack::store_quad(float* rows, int stride, const Pack* in) {
         _mm_storeu_ps(rows + (i + 8) * stride, _mm512_extractf32x4_ps(r[i].v, 2));
         _mm_storeu_ps(rows + (i + 12) * stride, _mm512_extractf32x4_ps(r[i].v, 3));
     }
+}
+
+DGR_HD uint64_t bit_ranges(Mask m, Pack first, Pack last) {
+    const __m512i from = _mm512_cvtps_epi32(first.v), to = _mm512_cvtps_epi32(last.v), one = _mm512_set1_epi32(1);
+    const __m512i past = _mm512_sllv_epi32(one, _mm512_add_epi32(to, one));
+    const __m512i range = _mm512_sub_epi32(past, _mm512_sllv_epi32(one, from));
+    const __mmask16 ordered = _mm512_mask_cmple_epi32_mask(m.m, from, to);
+    return uint64_t(_mm_cvtsi128_si64(_mm512_maskz_cvtepi32_epi8(ordered, range)));
 }
 
 // 2^x; relative error 2e-7. Saturates instead of wrapping.

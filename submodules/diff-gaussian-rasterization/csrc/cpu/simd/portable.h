@@ -79,6 +79,10 @@ DGR_PACK DGR_P ceil(DGR_P a) {
     for (int i = 0; i < N; ++i) a.v[i] = std::ceil(a.v[i]);
     return a;
 }
+DGR_PACK DGR_P floor(DGR_P a) {
+    for (int i = 0; i < N; ++i) a.v[i] = std::floor(a.v[i]);
+    return a;
+}
 DGR_PACK DGR_P abs(DGR_P a) { return DGR_P(a.v < 0 ? -a.v : a.v); }
 // -|a|: how a pixel that has stopped carries its transmittance.
 DGR_PACK DGR_P negative(DGR_P a) { return DGR_P(a.v < 0 ? a.v : -a.v); }
@@ -134,6 +138,17 @@ template <class S, int N>
 DGR_HD Pack<S, N> keep(typename Pack<S, N>::Mask m, Pack<S, N> a) {
     using P = Pack<S, N>;
     return P((typename P::V)((typename P::I)a.v & m.m));
+}
+
+// One byte per lane, from bit first[i] to bit last[i], for the first eight lanes; empty where !m or last < first.
+// Both are whole numbers; first is 0 ... 8 and last -1 ... 7.
+template <class S, int N>
+DGR_HD uint64_t bit_ranges(typename Pack<S, N>::Mask m, Pack<S, N> first, Pack<S, N> last) {
+    uint64_t bytes = 0;
+    for (int i = 0; i < (N < 8 ? N : 8); ++i)
+        if (m.m[i] && last.v[i] >= first.v[i])
+            bytes |= uint64_t((2u << int(last.v[i])) - (1u << int(first.v[i]))) << (8 * i);
+    return bytes;
 }
 
 // 2^x for |x| < 126; any finite value of the scalar is safe, its result then has no meaning.
