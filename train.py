@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 import torch
-from diff_gaussian_rasterization import set_threads
+from diff_gaussian_rasterization import resolve_threads, set_threads
 
 import phases
 from arguments import parse
@@ -13,9 +13,10 @@ from gaussian_renderer import render
 from phases.base import Phase
 from phases.milestones import Milestones
 from phases.schedule import schedule
-from phases.start import open_scene, start
+from phases.start import start
 from phases.state import Step, TrainingState
 from scene.cameras import Camera
+from scene.dataset import describe, open_scene
 from utils.command import run_command
 from utils.run_dir import RunDir
 from vlm import check_detector
@@ -44,10 +45,12 @@ def main(argv: Sequence[str]) -> None:
     torch.set_num_threads(1)  # torch's own reductions depend on its threads; ours do not
     set_threads(config.run.threads)
     check_detector(config.detector)
-    scene = open_scene(config)
+    scene = open_scene(config.data)
     plan = schedule(config, kinds)
 
     with RunDir.open(config) as run:
+        for line in (*describe(scene), f"Backend: CPU, {resolve_threads(0)} threads"):
+            run.say(line)
         state = start(config, scene, run)
         milestones = Milestones(state, plan)
         for phase in plan.steps(state):

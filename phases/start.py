@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from arguments import Config
-from scene.dataset import Scene, load_scene
+from scene.dataset import Scene
 from scene.gaussian_model import GaussianModel
 from scene.initialization import gaussians_at, random_points
 from scene.ply import read_gaussians
@@ -20,20 +20,6 @@ from utils.run_dir import RunDir
 from .density import DensityControl
 from .optimizer import Optimizer
 from .state import TrainingState
-
-
-def open_scene(config: Config) -> Scene:
-    """The dataset of `--source`; photos are decoded when they are first used."""
-    data = config.data
-    return load_scene(
-        data.source,
-        images=data.images,
-        resolution=data.resolution,
-        hold_out=data.eval,
-        masks=data.masks,
-        invert_masks=data.invert_masks,
-        white_background=data.white_background,
-    )
 
 
 def start(config: Config, scene: Scene, run: RunDir) -> TrainingState:
