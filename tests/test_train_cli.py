@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -73,7 +74,7 @@ def test_the_log_tells_of_every_tenth_iteration_and_the_last_test(whole):
 
 def test_the_dataset_is_never_written_to(data, tmp_path):
     before = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in data.rglob("*")}
-    assert run("-s", data, "-m", tmp_path / "M", *SMALL, "--iterations", 3) == 0
+    assert run("-s", data, "-m", tmp_path / "M", *SMALL, *TRICKY, "--iterations", 3) == 0
     assert {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in data.rglob("*")} == before
 
 
@@ -93,10 +94,10 @@ def test_the_shortest_runs_end_with_a_model(data, tmp_path, iterations):
     assert (tmp_path / "M" / "point_cloud" / f"iteration_{iterations}" / "point_cloud.ply").is_file()
 
 
-@pytest.mark.parametrize("options", [(), TRICKY], ids=["phases", "plain"])
-def test_the_number_of_threads_does_not_change_a_byte(data, whole, plain, tmp_path, options):
+@pytest.mark.parametrize(("other", "options"), [("whole", ()), ("plain", TRICKY)])
+def test_the_number_of_threads_does_not_change_a_byte(data, tmp_path, request, other, options):
     assert run("-s", data, "-m", tmp_path / "M", *SMALL, *options, "--threads", 3) == 0
-    assert trained(tmp_path / "M") == trained(plain if options else whole)
+    assert trained(tmp_path / "M") == trained(request.getfixturevalue(other))
 
 
 def test_another_seed_is_another_run(data, plain, tmp_path):
@@ -106,7 +107,7 @@ def test_another_seed_is_another_run(data, plain, tmp_path):
 
 def test_a_folder_with_a_run_is_refused_and_left_alone(data, plain, capsys):
     before = trained(plain)
-    assert run("-s", data, "-m", plain, *SMALL) == 2
+    assert run("-s", data, "-m", plain, *SMALL, *TRICKY) == 2
     assert "already holds a run; add --resume or --overwrite" in capsys.readouterr().err
     assert trained(plain) == before
 
@@ -156,13 +157,13 @@ def strike(target, count, number):
     for one in owners:
         owner = getattr(owner, one)
     original = getattr(owner, name)
-    def struck(*args, **options):
+    def call(*args, **options):
         nonlocal count
         count -= 1
         if count == 0:
             os.kill(os.getpid(), number)
         return original(*args, **options)
-    setattr(owner, name, struck)
+    setattr(owner, name, call)
 
 for target, count, number, errors, argv in json.load(sys.stdin):
     child = os.fork()
@@ -176,66 +177,60 @@ for target, count, number, errors, argv in json.load(sys.stdin):
 """
 
 
-def struck(jobs: list[tuple[str, int, int, Path, list[object]]]) -> list[int]:
-    """Exit codes of runs, each struck by a signal at its moment: (function, call, signal, stderr file, arguments)."""
-    words = [
-        [target, count, number, str(errors), [str(word) for word in argv]]
-        for target, count, number, errors, argv in jobs
-    ]
-    process = subprocess.run(
-        [sys.executable, "-c", DRIVER], cwd=ROOT, input=json.dumps(words), capture_output=True, text=True, check=True
-    )
-    return [int(line) for line in process.stdout.split()]
+@dataclass(frozen=True)
+class Struck:
+    """What signals have left behind."""
+
+    killed: dict[str, Path]
+    again_and_again: Path
+    stopped: Path
+    stopped_error: str
 
 
 @pytest.fixture(scope="module")
-def killed(data, tmp_path_factory) -> dict[str, Path]:
-    """Runs of plain FastGS that were killed at each of the moments."""
-    base = tmp_path_factory.mktemp("killed")
-    folders = {moment: base / str(k) for k, moment in enumerate(MOMENTS)}
-    jobs = [
-        (*MOMENTS[moment], 9, base / "errors", ["-s", data, "-m", folder, *SMALL, *TRICKY])
-        for moment, folder in folders.items()
-    ]
-    codes = struck(jobs)
-    assert codes == [-9] * len(jobs), dict(zip(MOMENTS, codes, strict=True))
-    return folders
+def struck(data, tmp_path_factory) -> Struck:
+    """Runs that were struck by signals: one driver for all, since importing takes longer than training."""
+    base = tmp_path_factory.mktemp("struck")
+    killed = {moment: base / str(k) for k, moment in enumerate(MOMENTS)}
+    words = {folder: ["-s", data, "-m", folder, *SMALL] for folder in (*killed.values(), base / "again", base / "stop")}
+    jobs = [(*MOMENTS[moment], 9, base / "errors", [*words[folder], *TRICKY]) for moment, folder in killed.items()]
+    steps = (7, 4, 12, 15, 8)
+    jobs += [("train:train_step", n, 9, base / "errors", [*words[base / "again"], "--resume"]) for n in steps]
+    jobs += [("train:train_step", 13, 2, base / "stop_error", [*words[base / "stop"], *TRICKY])]
+    lines = [[target, n, number, str(file), [str(word) for word in argv]] for target, n, number, file, argv in jobs]
+    process = subprocess.run(
+        [sys.executable, "-c", DRIVER], cwd=ROOT, input=json.dumps(lines), capture_output=True, text=True, check=True
+    )
+    assert process.stdout.split() == ["-9"] * (len(jobs) - 1) + ["130"], (base / "errors").read_text()
+    return Struck(killed, base / "again", base / "stop", (base / "stop_error").read_text())
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_run_that_was_killed_goes_on_to_the_same_bytes(data, killed, plain, moment):
-    assert run("-s", data, "-m", killed[moment], *SMALL, *TRICKY, "--resume") == 0
-    assert trained(killed[moment]) == trained(plain)
+def test_a_run_that_was_killed_goes_on_to_the_same_bytes(data, struck, plain, tmp_path, moment):
+    folder = shutil.copytree(struck.killed[moment], tmp_path / "M")
+    assert run("-s", data, "-m", folder, *SMALL, *TRICKY, "--resume") == 0
+    assert trained(folder) == trained(plain)
 
 
-def test_all_phases_go_on_to_the_same_bytes_from_wherever_they_were_killed(data, whole, tmp_path):
-    """Killed again and again: at borders of phases, within them, with checkpoints at awkward places."""
-    folder = tmp_path / "M"
-    words = ["-s", data, "-m", folder, *SMALL]
-    jobs = [("train:train_step", count, 9, tmp_path / "errors", [*words, "--resume"]) for count in (7, 4, 12, 15, 8)]
-    assert struck(jobs) == [-9] * len(jobs)
-    assert run(*words, "--resume") == 0
+def test_all_phases_go_on_to_the_same_bytes_however_often_they_were_killed(struck, whole, tmp_path):
+    """At borders of phases, within them, with checkpoints at awkward places."""
+    folder = shutil.copytree(struck.again_and_again, tmp_path / "M")
+    assert run("-m", folder, "--resume") == 0
     assert trained(folder) == trained(whole)
 
 
-def test_ctrl_c_loses_nothing(data, plain, tmp_path, capsys):
-    folder = tmp_path / "M"
-    words = ["-s", data, "-m", folder, *SMALL, *TRICKY]
-    assert struck([("train:train_step", 13, 2, tmp_path / "errors", words)]) == [130]
-    error = (tmp_path / "errors").read_text()
-    assert f"Stopped after iteration 13. Continue with: python train.py -m {folder} --resume" in error
-    assert "Traceback" not in error and list(checkpoint.checkpoints(folder)) == [13, 9]
+def test_ctrl_c_loses_nothing(struck, plain, tmp_path, capsys):
+    message = f"Stopped after iteration 13. Continue with: python train.py -m {struck.stopped} --resume"
+    assert message in struck.stopped_error and "Traceback" not in struck.stopped_error
+    folder = shutil.copytree(struck.stopped, tmp_path / "M")
+    assert list(checkpoint.checkpoints(folder)) == [13, 9]
     assert run("-m", folder, "--resume", "--no_quiet") == 0
     assert "Resuming from iteration 13" in capsys.readouterr().out
-    ply = f"point_cloud/iteration_{ITERATIONS}/point_cloud.ply"
-    assert trained(folder)[ply] == trained(plain)[ply]
+    assert trained(folder) == trained(plain)
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(data, plain, killed, tmp_path, capsys):
-    folder = tmp_path / "M"
-    assert struck([("train:train_step", 25, 9, tmp_path / "errors", ["-s", data, "-m", folder, *SMALL, *TRICKY])]) == [
-        -9
-    ]
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(struck, plain, tmp_path, capsys):
+    folder = shutil.copytree(struck.killed["in a step"], tmp_path / "M")
     newest = checkpoint.checkpoint_path(folder, 18)
     newest.write_bytes(newest.read_bytes()[:-500])
     assert run("-m", folder, "--resume") == 0
@@ -243,12 +238,9 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(data, plain, k
     assert trained(folder) == trained(plain)
 
 
-def test_a_run_goes_on_with_another_number_of_threads_where_its_dataset_has_moved_to(data, plain, tmp_path):
-    folder, moved = tmp_path / "M", tmp_path / "moved"
-    assert struck([("train:train_step", 25, 9, tmp_path / "errors", ["-s", data, "-m", folder, *SMALL, *TRICKY])]) == [
-        -9
-    ]
-    shutil.copytree(data, moved)
+def test_a_run_goes_on_with_another_number_of_threads_where_its_dataset_has_moved_to(data, struck, plain, tmp_path):
+    folder = shutil.copytree(struck.killed["in a step"], tmp_path / "M")
+    moved = shutil.copytree(data, tmp_path / "moved")
     assert run("-s", moved, "-m", folder, "--resume", "--threads", 2) == 0
     assert trained(folder) == trained(plain)
 

@@ -44,7 +44,7 @@ def save(folder: Path, iteration: int, payload: Any) -> Path:
     Args:
         folder: Where to.
         iteration: Finished iterations; names the file.
-        payload: Nested dicts with text as keys, lists and tuples of tensors, numbers, texts, None.
+        payload: Nested dicts with texts or whole numbers as keys, lists and tuples of tensors, numbers, texts, None.
 
     Raises:
         TypeError: the payload holds something else.
@@ -120,17 +120,19 @@ def _plain(value: Any, where: str) -> Any:
         whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.itemsize
         return tensor if whole else tensor.clone()
     if isinstance(value, dict):
-        return {_text(key, where): _plain(item, f"{where}.{key}") for key, item in value.items()}
+        return {_key(key, where): _plain(item, f"{where}.{key}") for key, item in value.items()}
     if isinstance(value, list | tuple):
         return type(value)([_plain(item, f"{where}[{k}]") for k, item in enumerate(value)])
     if isinstance(value, str):
-        return _text(value, where)
+        return sys.intern(str(value))
     if value is None or type(value) in (bool, int, float):
         return value
     raise TypeError(f"{where} is a {type(value).__name__}; checkpoints hold tensors, numbers, texts, lists and dicts")
 
 
-def _text(value: Any, where: str) -> str:
-    if type(value) is not str:
-        raise TypeError(f"{where} has the key {value!r}; keys of checkpoints are texts")
-    return sys.intern(value)
+def _key(key: Any, where: str) -> str | int:
+    if type(key) is int:
+        return key
+    if type(key) is str:
+        return sys.intern(key)
+    raise TypeError(f"{where} has the key {key!r}; keys of checkpoints are texts or whole numbers")
