@@ -110,10 +110,13 @@ def _round(folder: Path, rng: np.random.Generator, size: tuple[int, int], text: 
         record |= {"prompt": f"Compare. {text}", "raw_answer": f"```json [{text}]```", "boxes": found}
         errors = {"before": {"inside": 0.12, "outside": 0.03}, "after": {"inside": 0.06, "outside": 0.031}}
         records.append({**record, "pictures": pictures, "errors": errors})
-    figures = {"views": 2, "random_acceptance": 0.21, "covered_need": 0.8}
+    calm = {"view": "calm.jpg", "detector": "qwen", "prompt": f"Compare. {text}", "raw_answer": "[]", "boxes": []}
+    calm["pictures"] = {"render": "view0_photo.png", "photo": "view0_photo.png"}
+    failed = {"view": "x.jpg", "detector": "qwen", "prompt": f"Compare. {text}", "error": f"timed out {text}"}
+    figures = {"views": 4, "random_acceptance": 0.21, "covered_need": 0.8}
     sides = {side: {"train": error, "held_out": error} for side, error in errors.items()}
     _json(folder / "summary.json", {"detector": "qwen", "inspection": figures, **sides})
-    (folder / "audit.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (folder / "audit.jsonl").write_text("".join(json.dumps(record) + "\n" for record in [calm, *records, failed]))
 
 
 def _json(path: Path, content: object) -> None:

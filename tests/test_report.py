@@ -78,7 +78,7 @@ def test_every_part_of_a_full_run_is_shown(page):
 
 def test_each_shown_view_has_render_photo_and_error(page):
     images = [attributes for name, attributes in Page(page).elements if name == "img"]
-    views, snapshots, audited = 4 * 3, 4, 2 * 2 * 3
+    views, snapshots, audited = 4 * 3, 4, 2 * (2 * 3 + 2)
     assert len(images) == views + snapshots + audited
     assert all(image["alt"] for image in images)
 
@@ -93,9 +93,18 @@ def test_the_worst_view_comes_first_and_the_best_last(page, run):
 
 def test_a_round_tells_its_rate_beside_chance_and_the_errors_on_both_sides(page):
     words = Page(page).words
-    assert "6 boxes, 2 accepted (33%), of boxes of the same area at random places 21% would be accepted" in words
+    assert "4 views, 6 boxes, 2 accepted (33%), 1 call failed, " in words
+    assert "of boxes of the same area at random places 21% would be accepted" in words
     assert "Held-out views, inside the masks0.12000.0600-50%" in words
     assert "error inside 0.120 → 0.060 (-50%)" in words
+
+
+def test_views_with_boxes_come_first_and_a_failed_call_is_not_a_clean_view(page):
+    words = Page(page).words
+    first = words.index("Round 1")
+    assert first < words.index("a/0 blurred", first) < words.index("failed: timed out") < words.index("nothing marked")
+    assert "1 view with nothing marked" in words
+    assert words.count("Asked of every view") == 2
 
 
 def test_snapshots_of_one_iteration_follow_the_phases(page):
@@ -135,10 +144,10 @@ def test_audit_pictures_come_from_the_audits_own_folder_only(tmp_path):
     run = write_run(tmp_path / "run")
     before = Page(write_report(run).read_text()).count("img")
     audit = run / "vlm" / "round_1" / "audit.jsonl"
-    record = json.loads(audit.read_text().splitlines()[0])
+    record = json.loads(audit.read_text().splitlines()[1])
     record["pictures"] = {"render": "../../snapshots/400_main_end.png", "photo": "/etc/passwd"}
     audit.write_text(json.dumps(record) + "\n")
-    assert Page(write_report(run).read_text()).count("img") == before - 2 * 3
+    assert Page(write_report(run).read_text()).count("img") == before - (2 * 3 + 2)
 
 
 @pytest.mark.parametrize(

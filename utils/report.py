@@ -27,7 +27,7 @@ from .errors import UserError
 from .report_audit import inspections
 from .report_data import Run, number, read_run
 from .report_html import Markup, page, section, table, tag
-from .report_pictures import FULL_ERROR, error_map, figure, load
+from .report_pictures import FULL_ERROR, SMALL, error_map, figure, load
 from .report_plots import Series, bars, curves, legend, scene_from_two_sides, thinned
 
 MOST_VIEWS = 4
@@ -87,7 +87,7 @@ def _header(run: Run) -> Markup:
         _tile("SSIM", _shown(run.figure("SSIM"), 4)),
         _tile("LPIPS", _shown(run.figure("LPIPS"), 4)),
         _tile("Gaussians", f"{run.gaussians:,.0f}" if run.gaussians is not None else None),
-        _tile("Coverage by alpha > 0.9", _shown(_last(run.curve("coverage"), 100), 1), "%"),
+        _tile("Alpha coverage", _shown(_last(run.curve("coverage"), 100), 1), "%"),
         _tile("Time", *_duration(run.seconds)),
     ]
     return tag(
@@ -198,7 +198,7 @@ def _snapshots(run: Run) -> Markup:
             phase = name.partition("_")[0]  # two phases meet at one iteration
             found.append((int(iteration), phases.index(phase) if phase in phases else -1, name, pixels))
     found.sort(key=lambda item: item[:3])
-    pictures = [figure(pixels, f"{at:,} · {name.replace('_', ' ')}") for at, _, name, pixels in found]
+    pictures = [figure(pixels, f"{at:,} · {name.replace('_', ' ')}", widest=SMALL) for at, _, name, pixels in found]
     return section("Snapshots", tag("div", *pictures, class_="strip") if pictures else "")
 
 

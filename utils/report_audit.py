@@ -16,7 +16,7 @@ import numpy as np
 
 from .report_data import Json, Run, number, read_object, read_records
 from .report_html import Markup, join, section, table, tag
-from .report_pictures import boxes, figure, load
+from .report_pictures import SMALL, boxes, figure, load
 
 MOST_VIEWS = 24
 """Views shown per inspection; the rest is in audit.jsonl."""
@@ -40,15 +40,22 @@ def _round(folder: Path) -> Markup:
         return Markup("")
     summary = read_object(folder / "summary.json")
     detectors = sorted({f"{r.get('detector', '?')} {r.get('model') or ''}".strip() for r in records})
-    views = [_view(folder, record, unfolded=k == 0) for k, record in enumerate(records[:MOST_VIEWS])]
-    left = len(records) - len(views)
+    telling = [record for record in records if _boxes(record) or record.get("error")]
+    telling.sort(key=lambda record: -sum(bool(box.get("accepted")) for box in _boxes(record)))
+    silent = [record for record in records if record not in telling]
+    prompts = {str(record.get("prompt") or "") for record in records}
+    common = prompts.pop() if len(prompts) == 1 else ""
+    views = [_view(folder, record, common, unfolded=k == 0) for k, record in enumerate(telling[:MOST_VIEWS])]
+    left = len(telling) - len(views)
     return join(
         [
             tag("h3", folder.name.replace("_", " ").capitalize(), " ", tag("small", ", ".join(detectors))),
             tag("p", _balance(records, _object(summary, "inspection")), class_="soft"),
             _errors(summary),
+            _quoted("Asked of every view", common),
             *views,
             tag("p", f"{left} more views in {folder.name}/audit.jsonl", class_="soft") if left else "",
+            _silent_views(folder, silent),
         ]
     )
 
@@ -58,10 +65,10 @@ def _balance(records: Sequence[Json], figures: Mapping[str, Any]) -> str:
     found = [box for record in records for box in _boxes(record)]
     accepted = sum(bool(box.get("accepted")) for box in found)
     failed = sum(bool(record.get("error")) for record in records)
-    parts = [f"{len(records)} views", f"{len(found)} boxes", f"{accepted} accepted"]
+    parts = [_counted(len(records), "view"), _counted(len(found), "box", "boxes"), f"{accepted} accepted"]
     if found:
         parts[-1] += f" ({accepted / len(found):.0%})"
-    parts += [f"{failed} calls failed"] if failed else []
+    parts += [f"{_counted(failed, 'call')} failed"] if failed else []
     shares = (
         ("random_acceptance", "of boxes of the same area at random places {:.0%} would be accepted"),
         ("covered_need", "the views cover {:.0%} of the need"),
@@ -82,10 +89,23 @@ def _errors(summary: Mapping[str, Any]) -> Markup:
     return table(("Mean absolute error", "Before", "After", "Change"), rows) if rows else Markup("")
 
 
-def _view(folder: Path, record: Json, *, unfolded: bool) -> Markup:
+def _silent_views(folder: Path, records: Sequence[Json]) -> Markup:
+    """Views of which the detector said that all is well, side by side: render, photo."""
+    if not records:
+        return Markup("")
+    pictures = [
+        picture
+        for record in records[:MOST_VIEWS]
+        for picture in _pictures(folder, record, (), {"render": str(record.get("view", "?")), "photo": "Photo"})
+    ]
+    title = f"{_counted(len(records), 'view')} with nothing marked"
+    return tag("details", tag("summary", title), tag("div", *pictures, class_="several"))
+
+
+def _view(folder: Path, record: Json, common_prompt: str, *, unfolded: bool) -> Markup:
     found = _boxes(record)
     accepted = sum(bool(box.get("accepted")) for box in found)
-    counts = f"{len(found)} boxes, {accepted} accepted" if found else "nothing marked"
+    counts = f"{_counted(len(found), 'box', 'boxes')}, {accepted} accepted"
     if record.get("error"):
         counts = f"failed: {record['error']}"
     sides = [_object(_object(record, "errors"), side) for side in ("before", "after")]
@@ -95,23 +115,24 @@ def _view(folder: Path, record: Json, *, unfolded: bool) -> Markup:
     return tag(
         "details",
         tag("summary", str(record.get("view", "?")), " ", tag("small", counts)),
-        tag("div", *_pictures(folder, record, found), class_="pair"),
+        tag("div", *_pictures(folder, record, found, PICTURES), class_="several"),
         tag("ul", *map(_box_line, found), class_="boxes") if found else "",
-        _quoted("Asked", record.get("prompt")),
+        _quoted("Asked", record.get("prompt") if not common_prompt else None),
         _quoted("Answered", record.get("raw_answer")),
         open="" if unfolded else None,
     )
 
 
-def _pictures(folder: Path, record: Json, found: Sequence[Json]) -> list[Markup]:
+def _pictures(folder: Path, record: Json, found: Sequence[Json], captions: Mapping[str, str]) -> list[Markup]:
     names = _object(record, "pictures")
     shown = []
-    for what, caption in PICTURES.items():
+    for what, caption in captions.items():
         if what not in names:
             continue
         pixels = load(folder / Path(str(names[what])).name)  # only files of this very folder
         if pixels is not None:
-            shown.append(figure(pixels, caption, *(boxes(_corners(found, pixels)) if what == "render" else ())))
+            drawn = boxes(_corners(found, pixels)) if what == "render" else ()
+            shown.append(figure(pixels, caption, *drawn, widest=SMALL))
     return shown
 
 
@@ -142,6 +163,10 @@ def _quoted(title: str, text: Any) -> Markup:
 
 def _change(before: float, after: float) -> str:
     return f"{after / before - 1:+.0%}" if before > 0 else "–"
+
+
+def _counted(count: int, one: str, many: str | None = None) -> str:
+    return f"{count} {one if count == 1 else many or one + 's'}"
 
 
 def _boxes(record: Json) -> list[Json]:

@@ -112,9 +112,9 @@ svg { display: block; width: 100%; height: auto; }
 img { display: block; width: 100%; height: auto; border-radius: 6px; }
 .row.tall { max-width: 780px; }
 .row { display: grid; grid-template-columns: repeat(3, 1fr); gap: 8px; }
-.pair { display: grid; grid-template-columns: repeat(2, 1fr); gap: 8px; }
-.row figure, .pair figure, .strip figure { margin: 0; min-width: 0; }
-.row figcaption, .pair figcaption, .strip figcaption { font-size: 13px; color: var(--soft); margin: 4px 0 0; }
+.several { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(46%, 250px), 1fr)); gap: 8px; }
+.row figure, .several figure, .strip figure { margin: 0; min-width: 0; }
+.row figcaption, .several figcaption, .strip figcaption { font-size: 13px; color: var(--soft); margin: 4px 0 0; }
 .stack > * + * { margin-top: 20px; }
 .strip { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(46%, 230px), 1fr)); gap: 12px; }
 .overlaid { position: relative; }
@@ -158,6 +158,6 @@ svg .camera { fill: var(--ink); } svg .sight { stroke: var(--soft); stroke-width
 svg .box { fill: none; stroke-width: 2.5; vector-effect: non-scaling-stroke; }
 svg .box.good { stroke: #3ddc64; } svg .box.bad { stroke: #ff5a4d; stroke-dasharray: 5 4; }
 @media (max-width: 560px) { main { padding: 24px 14px 56px; } section { margin-top: 36px; }
-  .row, .pair { gap: 4px; } .card { padding: 10px; } .tile b { font-size: 23px; } }
+  .row, .several { gap: 4px; } .card { padding: 10px; } .tile b { font-size: 23px; } }
 @media print { details { break-inside: avoid; } }
 """

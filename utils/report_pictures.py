@@ -14,7 +14,9 @@ from PIL import Image
 from .report_html import Markup, tag
 
 WIDEST = 720
-"""Pixels; a page of a dozen pictures stays around a megabyte."""
+"""Pixels of a picture at the head of the page."""
+SMALL = 420
+"""Pixels of one among many, so that a page of a hundred stays a few megabytes."""
 FULL_ERROR = 0.25
 """Mean absolute difference of the channels that the error map shows as its brightest colour."""
 
@@ -35,10 +37,10 @@ def error_map(render: np.ndarray, photo: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
 
 
-def picture(pixels: np.ndarray, description: str) -> Markup:
+def picture(pixels: np.ndarray, description: str, widest: int = WIDEST) -> Markup:
     """uint8 RGB as an element of the page."""
     image = Image.fromarray(pixels)
-    image.thumbnail((WIDEST, 4 * WIDEST), Image.Resampling.LANCZOS)
+    image.thumbnail((widest, 4 * widest), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=86, subsampling=0)
     data = base64.b64encode(buffer.getvalue()).decode()
@@ -46,9 +48,9 @@ def picture(pixels: np.ndarray, description: str) -> Markup:
     return tag("img", src=f"data:image/jpeg;base64,{data}", alt=description, width=width, height=height)
 
 
-def figure(pixels: np.ndarray, caption: object, *overlay: Markup) -> Markup:
+def figure(pixels: np.ndarray, caption: object, *overlay: Markup, widest: int = WIDEST) -> Markup:
     """A picture with its caption and, in the picture's own pixels, an SVG over it."""
-    body = picture(pixels, re.sub("<[^>]*>", "", str(caption)))
+    body = picture(pixels, re.sub("<[^>]*>", "", str(caption)), widest)
     if overlay:
         height, width = pixels.shape[:2]
         drawing = tag("svg", *overlay, viewBox=f"0 0 {width} {height}", preserveAspectRatio="none")
