@@ -19,6 +19,7 @@ def flag_parser(phase_classes: Mapping[str, type]) -> Parser:
     parser = Parser(
         "Train Gaussians on posed photos. Iteration counts are defaults for 30000; they scale with the run."
     )
+    parser.usage = "train.py --source DATASET --model_path RUN [--qwen_model_path MODEL] [flags]"
     groups = {
         section: parser.add_argument_group(_title(section), (kind.__doc__ or "").partition("\n")[0])
         for section, kind in sections(phase_classes).items()

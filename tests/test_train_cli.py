@@ -17,7 +17,7 @@ from utils.command import run_command
 
 ROOT = Path(__file__).resolve().parents[1]
 ITERATIONS = 40
-SMALL = ("--iterations", ITERATIONS, "--checkpoint_every", 9, "--num_points", 60, "--quiet")
+SMALL = ("--iterations", ITERATIONS, "--checkpoint_every", 9, "--num_points", 60, "--vlm_views", 3, "--quiet")
 TRICKY = ("--phases", "none", "--random_background", "--densification_interval", 4, "--densify_from_iter", 2)
 
 
