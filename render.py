@@ -28,14 +28,12 @@ from tqdm import tqdm
 from arguments import DataConfig, store
 from gaussian_renderer import RenderOutput
 from gaussian_renderer import render as render_view
-from scene.cameras import Camera, SourceSize
+from scene.cameras import Camera
 from scene.dataset import Scene, open_scene, training_size
 from scene.gaussian_model import GaussianModel
 from scene.model_folder import load_model
 from scene.ply import SplatArrays, read_gaussians
-from scene.view_geometry import view_geometry
-from scene.viewpoints import read_viewpoints
-from utils import trajectory
+from scene.viewpoints import camera_path, read_viewpoints
 from utils.atomic import write_text
 from utils.command import Parser, run_command
 from utils.errors import UserError
@@ -246,7 +244,8 @@ def _replace_folders(source: Path, target: Path) -> None:
 
 def _render_path(settings: argparse.Namespace, model: Model, cameras: Sequence[Camera], folder: Path) -> None:
     """A camera path, as a video or as pictures."""
-    path, fps = camera_path(settings, cameras)
+    path, own_fps = camera_path(settings.trajectory, cameras, settings.frames)
+    fps = settings.fps or own_fps or 24.0
     if settings.video is None:
         _write_views(settings, model, path, folder)
         return
@@ -261,45 +260,6 @@ def _render_path(settings: argparse.Namespace, model: Model, cameras: Sequence[C
 def _frames(settings: argparse.Namespace, model: Model, path: Sequence[Camera]) -> Iterator[np.ndarray]:
     for camera in _progress(path, settings):
         yield to_uint8(model.draw(camera).image)
-
-
-def camera_path(settings: argparse.Namespace, cameras: Sequence[Camera]) -> tuple[list[Camera], float]:
-    """The path that --trajectory names, through the lens of the first camera, and its frames per second."""
-    fps = settings.fps or 24.0
-    if settings.trajectory == "ellipse":
-        geometry = view_geometry(cameras)
-        poses = trajectory.ellipse(geometry.positions, geometry.focus, geometry.up, settings.frames)
-    elif settings.trajectory == "interp":
-        world_from_camera = [np.linalg.inv(camera.camera_from_world) for camera in cameras]
-        poses = trajectory.interpolate(world_from_camera, settings.frames)
-    else:
-        path = trajectory.read_path(Path(settings.trajectory))
-        poses, fps = path.poses, settings.fps or path.fps or 24.0
-        lenses = path.lenses
-        return [_path_camera(cameras[0], *frame) for frame in enumerate(zip(poses, lenses, strict=True))], fps
-    nothing = trajectory.Lens()
-    return [_path_camera(cameras[0], index, (pose, nothing)) for index, pose in enumerate(poses)], fps
-
-
-def _path_camera(like: Camera, index: int, frame: tuple[np.ndarray, trajectory.Lens]) -> Camera:
-    """A camera without photo; what the path's lens leaves open is as in `like`, scaled to the path's width."""
-    pose, lens = frame
-    width = lens.width or like.width
-    scale = width / like.width
-    height = lens.height or max(1, round(like.height * scale))
-    fx = lens.fx or like.fx * scale
-    fy = lens.fy or (lens.fx or like.fy * scale)
-    return Camera(
-        name=f"{index:05d}",
-        width=width,
-        height=height,
-        fx=fx,
-        fy=fy,
-        cx=width / 2 if lens.cx is None else lens.cx,
-        cy=height / 2 if lens.cy is None else lens.cy,
-        camera_from_world=np.linalg.inv(pose),
-        source=SourceSize(width, height, fx, fy),
-    )
 
 
 def _progress(cameras: Sequence[Camera], settings: argparse.Namespace) -> Iterator[Camera]:

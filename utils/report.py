@@ -203,6 +203,7 @@ def _snapshots(run: Run) -> Markup:
 
 
 def _timing(runs: Sequence[Run]) -> Markup:
+    longest = max((seconds for run in runs for _, _, seconds in run.stages), default=0.0)
     parts = []
     for run in runs:
         rows = [
@@ -214,7 +215,7 @@ def _timing(runs: Sequence[Run]) -> Markup:
             for name, steps, seconds in run.stages
         ]
         if rows:
-            parts.append(tag("figure", tag("figcaption", tag("b", run.name)), bars(rows), class_="card"))
+            parts.append(tag("figure", tag("figcaption", tag("b", run.name)), bars(rows, longest), class_="card"))
     return section("Time by stage", tag("div", *parts, class_="cards") if parts else "")
 
 

@@ -95,15 +95,12 @@ def legend(labels: Sequence[str]) -> Markup:
     return tag("ul", *items, class_="legend")
 
 
-def bars(rows: Sequence[tuple[str, float, str]]) -> Markup:
-    """Horizontal bars: (name, value, text beside it)."""
-    if not rows:
-        return Markup("")
-    longest = max(max(value for _, value, _ in rows), 1e-12)
+def bars(rows: Sequence[tuple[str, float, str]], longest: float) -> Markup:
+    """Horizontal bars: (name, value, text beside it); `longest` is the value that fills the width."""
     parts = []
     for k, (name, value, text) in enumerate(rows):
         top = 4 + 40 * k
-        length = max(1.0, 396 * value / longest)
+        length = max(1.0, 396 * value / max(longest, 1e-12))
         parts += [
             tag("text", name, x=2, y=top + 12),
             tag("text", text, x=398, y=top + 12, text_anchor="end"),

@@ -50,6 +50,11 @@ class CameraPath:
     fps: float | None = None
 
 
+def path_of(poses: Poses) -> CameraPath:
+    """Poses [F, 4, 4] as a path that leaves its lens to the caller."""
+    return CameraPath(poses, (Lens(),) * len(poses))
+
+
 def look_at(position: ArrayLike, target: ArrayLike, up: ArrayLike) -> Poses:
     """world_from_camera [4, 4] of a camera that looks at `target` and whose picture has `up` upwards."""
     position, target, up = (np.asarray(v, dtype=np.float64) for v in (position, target, up))
