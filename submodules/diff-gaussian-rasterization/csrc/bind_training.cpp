@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Loss and optimiser: what training needs besides images. Pointers are integers.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/pair.h>
+
+#include <utility>
 
 #include "bindings.h"
 #include "cpu/backend.h"
@@ -19,18 +22,19 @@ void bind_loss(nb::module_& m) {
     m.def(
         "compare_images",
         [](const Launch& launch, int64_t channels, int64_t height, int64_t width, uintptr_t image, uintptr_t target,
-           uintptr_t weight, double v_l1, double v_similarity, uintptr_t l1_rows, uintptr_t similarity_rows,
-           uintptr_t similarity, uintptr_t v_image) {
+           uintptr_t weight, double v_l1, double v_similarity, uintptr_t similarity, uintptr_t v_image) {
             const LossArgs args = {at<void>(image), at<void>(target), at<void>(weight), channels, height,
                                    width,           v_l1,             v_similarity};
-            const LossOutputs out = {at<double>(l1_rows), at<double>(similarity_rows), at<void>(similarity),
-                                     at<void>(v_image)};
-            nb::gil_scoped_release release;
-            compare_images(launch, args, out);
+            LossSums sums;
+            {
+                nb::gil_scoped_release release;
+                sums = compare_images(launch, args, at<void>(similarity), at<void>(v_image));
+            }
+            return std::pair(sums.l1, sums.similarity);
         },
         nb::arg("launch"), nb::arg("channels"), nb::arg("height"), nb::arg("width"), nb::arg("image"),
-        nb::arg("target"), nb::arg("weight"), nb::arg("v_l1"), nb::arg("v_similarity"), nb::arg("l1_rows"),
-        nb::arg("similarity_rows"), nb::arg("similarity"), nb::arg("v_image"));
+        nb::arg("target"), nb::arg("weight"), nb::arg("v_l1"), nb::arg("v_similarity"),
+        nb::arg("similarity"), nb::arg("v_image"));
 }
 
 void bind_adam(nb::module_& m) {

@@ -16,12 +16,16 @@ struct LossArgs {
     double v_similarity = 0;       // gradient of the loss to sum(weight * similarity)
 };
 
-// Sums are per row, so that they can be added up in one order whoever computed them.
+struct LossSums {
+    double l1 = 0;          // sum(weight |image - target|)
+    double similarity = 0;  // sum(weight * similarity)
+};
+
+// Sums are per row, so that they are added up in one order whoever computed them.
 struct LossOutputs {
-    double* l1_rows = nullptr;          // [channels, height]
-    double* similarity_rows = nullptr;  // [channels, height]
-    void* similarity = nullptr;         // [channels, height, width] or null
-    void* v_image = nullptr;            // [channels, height, width] or null
+    LossSums* rows = nullptr;    // [channels, height]
+    void* similarity = nullptr;  // [channels, height, width] or null
+    void* v_image = nullptr;     // [channels, height, width] or null
 };
 
 }  // namespace dgr

@@ -27,7 +27,8 @@ int64_t bin_fill(const Launch&, const BinArgs&, const BinSizes&);
 void blend(const Launch&, const BlendInputs&, const BlendOutputs&);
 void blend_adjoint(const Launch&, const BlendInputs&, const BlendGradients&);
 
-void compare_images(const Launch&, const LossArgs&, const LossOutputs&);
+// `similarity` and `v_image` [channels, height, width] may be null.
+LossSums compare_images(const Launch&, const LossArgs&, void* similarity, void* v_image);
 void adam_step(const Launch&, const AdamArgs&);
 
 // Per-Gaussian sums over slots. `values` is [entries, columns]; `reached` may be null.

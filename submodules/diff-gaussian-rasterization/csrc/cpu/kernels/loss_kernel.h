@@ -166,7 +166,7 @@ class LossStream {
             (d * d).store(difference + x);
             sum = fma(P::load(weight + x), abs(d), sum);
         }
-        if (owned(y)) out_.l1_rows[index(y)] = sum_of_lanes(sum);
+        if (owned(y)) out_.rows[index(y)].l1 = sum_of_lanes(sum);
         for (int p = 0; p < kProducts; ++p) blur_along(window_, products_.row(p), width_, product_ring_.row(p, y));
     }
 
@@ -195,7 +195,7 @@ class LossStream {
             }
         }
         for (int i = 0; i < kGroup; ++i) {
-            if (owned(y + i)) out_.similarity_rows[index(y + i)] = sum_of_lanes(sum[i]);
+            if (owned(y + i)) out_.rows[index(y + i)].similarity = sum_of_lanes(sum[i]);
             for (int d = 0; d < kDerivatives && out_.v_image; ++d)
                 blur_along(window_, derivative_row(d, i), width_, derivative_ring_.row(d, y + i));
         }
