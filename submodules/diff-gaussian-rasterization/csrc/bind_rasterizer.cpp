@@ -51,6 +51,7 @@ void bind_project(nb::module_& m) {
     nb::class_<Gaussians> g(m, "Gaussians");
     g.def(nb::init<>())
         .def_rw("count", &Gaussians::count).def_rw("rest", &Gaussians::rest).def_rw("degree", &Gaussians::degree)
+        .def_rw("dc_stride", &Gaussians::dc_stride).def_rw("rest_stride", &Gaussians::rest_stride)
         .def_rw("scale_modifier", &Gaussians::scale_modifier).def_rw("mult", &Gaussians::mult)
         .def_rw("raw", &Gaussians::raw);
     pointer(g, "means", &Gaussians::means);
@@ -146,6 +147,7 @@ void bind_blend(nb::module_& m) {
     pointer(out, "alpha", &BlendOutputs::alpha);
     pointer(out, "depth", &BlendOutputs::depth);
     pointer(out, "median_depth", &BlendOutputs::median_depth);
+    pointer(out, "inverse_depth", &BlendOutputs::inverse_depth);
     pointer(out, "features", &BlendOutputs::features);
     pointer(out, "count_mask", &BlendOutputs::count_mask);
     pointer(out, "stats", &BlendOutputs::stats);
@@ -155,10 +157,12 @@ void bind_blend(nb::module_& m) {
     pointer(v, "image", &BlendGradients::image);
     pointer(v, "alpha", &BlendGradients::alpha);
     pointer(v, "depth", &BlendGradients::depth);
+    pointer(v, "inverse_depth", &BlendGradients::inverse_depth);
     pointer(v, "features", &BlendGradients::features);
     pointer(v, "v_image", &BlendGradients::v_image);
     pointer(v, "v_alpha", &BlendGradients::v_alpha);
     pointer(v, "v_depth", &BlendGradients::v_depth);
+    pointer(v, "v_inverse_depth", &BlendGradients::v_inverse_depth);
     pointer(v, "v_features", &BlendGradients::v_features);
     pointer(v, "slots", &BlendGradients::slots);
     pointer(v, "reached", &BlendGradients::reached);

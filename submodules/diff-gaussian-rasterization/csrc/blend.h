@@ -19,11 +19,12 @@ struct BlendInputs {
     const uint64_t* entry_masks = nullptr;
 };
 
-// Any pointer but image and alpha may be null. When all are, the fast kernel runs.
+// Any pointer but image and alpha may be null. When all but inverse_depth are, a fast kernel runs.
 struct BlendOutputs {
     void* image = nullptr;                      // [3, H, W]
     void* alpha = nullptr;                      // [H, W]
     void* depth = nullptr;                      // [H, W]: sum of weight times depth
+    void* inverse_depth = nullptr;              // [H, W]: sum of weight over depth
     void* median_depth = nullptr;               // [H, W]: depth of the splat that crosses transmittance 1/2
     void* features = nullptr;                   // [channels, H, W]
     const uint8_t* count_mask = nullptr;        // [H, W]
@@ -34,10 +35,12 @@ struct BlendGradients {
     const void* image = nullptr;                // the forward's outputs
     const void* alpha = nullptr;
     const void* depth = nullptr;
+    const void* inverse_depth = nullptr;
     const void* features = nullptr;
     const void* v_image = nullptr;              // [3, H, W] or null
     const void* v_alpha = nullptr;
     const void* v_depth = nullptr;
+    const void* v_inverse_depth = nullptr;
     const void* v_features = nullptr;
     bool absolute = false;                      // also sum per-pixel absolute gradients
     void* slots = nullptr;                      // [entries, 16]

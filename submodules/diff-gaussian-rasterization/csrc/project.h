@@ -27,6 +27,7 @@ struct Gaussians {
     const void* sh_rest = nullptr;              // [N, rest, 3]
     const void* colors = nullptr;               // [N, 3]; instead of SH
     int rest = 0;                               // coefficients stored in sh_rest
+    int dc_stride = 3, rest_stride = 0;         // scalars between rows of sh_dc and sh_rest, gradients too
     int degree = 0;                             // of them, those in use
     double scale_modifier = 1, mult = 1;
     bool raw = false;                           // log scales, logits, unnormalised quaternions

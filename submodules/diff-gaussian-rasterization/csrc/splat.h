@@ -14,7 +14,7 @@ enum Field {
     kRed, kGreen, kBlue,
     kDepth,
     kReachX, kReachY, kLean,      // half extents of the visible ellipse, and dy at its right-most point; px
-    kOpacity, kSpare,
+    kOpacity, kInverseDepth,
 };
 
 // What one (tile, Gaussian) pair adds to that Gaussian's gradient; v = dL/d ln(alpha), w = blend weight.
@@ -22,7 +22,7 @@ enum Slot {
     kV, kVp, kVs, kVpp, kVps, kVss,   // moments of v in whitened offsets
     kVRed, kVGreen, kVBlue,           // sum w g
     kAbsX, kAbsY,                     // sum |v p|, sum |v (p l2 + s l3)|
-    kVDepth,                          // sum w g_depth
+    kVDepth, kVInverseDepth,          // sum w g_depth
 };
 
 // What one pair adds to the statistics of its Gaussian.

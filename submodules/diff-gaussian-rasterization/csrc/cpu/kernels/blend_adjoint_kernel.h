@@ -23,10 +23,10 @@ struct FullGradients {
     using S = typename P::Scalar;
     const BlendInputs& in;
     const BlendGradients& a;
-    Scratch<S> g_depth, g_channels, sums;
+    Scratch<S> g_depth, g_inverse, g_channels, sums;
 
     FullGradients(const BlendInputs& in, const BlendGradients& a)
-        : in(in), a(a), g_depth(kBlocks * P::lanes),
+        : in(in), a(a), g_depth(kBlocks * P::lanes), g_inverse(kBlocks * P::lanes),
           g_channels(int64_t(in.channels) * kBlocks * P::lanes), sums(int64_t(in.channels) * P::lanes) {}
 
     S* channel(int c, int block) const { return g_channels.data + (int64_t(c) * kBlocks + block) * P::lanes; }
@@ -41,6 +41,7 @@ struct FullGradients {
             fma(P::load(lanes), P::load(value), P::load(behind)).store(behind);
         };
         if (a.v_depth) add(a.v_depth, a.depth, g_depth.data + block * P::lanes);
+        if (a.v_inverse_depth) add(a.v_inverse_depth, a.inverse_depth, g_inverse.data + block * P::lanes);
         for (int c = 0; a.v_features && c < in.channels; ++c) {
             const int64_t plane = c * tile.pixels;
             add(static_cast<const S*>(a.v_features) + plane,
@@ -50,15 +51,17 @@ struct FullGradients {
     // What depth and channels add to d.
     P share(int block, const S* splat, const S* features) const {
         P d = P(splat[kDepth]) * P::load(g_depth.data + block * P::lanes);
+        d = fma(P(splat[kInverseDepth]), P::load(g_inverse.data + block * P::lanes), d);
         for (int c = 0; features && c < in.channels; ++c) d = fma(P(features[c]), P::load(channel(c, block)), d);
         return d;
     }
-    P collect(int block, P weight) {
+    void collect(int block, P weight, P& depth, P& inverse) {
         for (int c = 0; c < in.channels; ++c) {
             S* sum = sums.data + c * P::lanes;
             fma(weight, P::load(channel(c, block)), P::load(sum)).store(sum);
         }
-        return weight * P::load(g_depth.data + block * P::lanes);
+        depth = fma(weight, P::load(g_depth.data + block * P::lanes), depth);
+        inverse = fma(weight, P::load(g_inverse.data + block * P::lanes), inverse);
     }
     void write(uint32_t entry) {
         for (int c = 0; c < in.channels; ++c) {
@@ -118,7 +121,7 @@ void blend_adjoint_tile(const BlendInputs& in, const BlendGradients& a, int inde
         const S* row = static_cast<const S*>(in.splats) + int64_t(kSplatFields) * in.entry_ids[e];
         const Splat<P> splat(row, tile);
         P v_sum(0), vp_sum(0), vs_sum(0), vpp_sum(0), vps_sum(0), vss_sum(0);
-        P red_sum(0), green_sum(0), blue_sum(0), abs_x(0), abs_y(0), depth_sum(0);
+        P red_sum(0), green_sum(0), blue_sum(0), abs_x(0), abs_y(0), depth_sum(0), inverse_sum(0);
         do {
             const uint64_t b = uint64_t(__builtin_ctzll(blocks));
             blocks &= blocks - 1;
@@ -152,13 +155,13 @@ void blend_adjoint_tile(const BlendInputs& in, const BlendGradients& a, int inde
                 abs_x = abs_x + abs(vp);
                 abs_y = abs_y + abs(fma(vp, splat.l2, vs * splat.l3));
             }
-            if constexpr (kFull) depth_sum = depth_sum + extra.collect(int(b), weight);
+            if constexpr (kFull) extra.collect(int(b), weight, depth_sum, inverse_sum);
         } while (blocks);
 
         const P first[8] = {v_sum, vp_sum, vs_sum, vpp_sum, vps_sum, vss_sum, red_sum, green_sum};
         S* slot = static_cast<S*>(a.slots) + int64_t(kSlotFields) * e;
         reduce_add8(first, slot);
-        const P second[8] = {blue_sum, abs_x, abs_y, depth_sum, P(0), P(0), P(0), P(0)};
+        const P second[8] = {blue_sum, abs_x, abs_y, depth_sum, inverse_sum, P(0), P(0), P(0)};
         reduce_add8(second, slot + 8);
         a.reached[e] = 1;
         if constexpr (kFull) extra.write(e);
@@ -167,7 +170,7 @@ void blend_adjoint_tile(const BlendInputs& in, const BlendGradients& a, int inde
 
 template <class P>
 void blend_adjoint(const BlendInputs& in, const BlendGradients& a, int tile) {
-    if (a.v_depth || a.v_features)
+    if (a.v_depth || a.v_inverse_depth || a.v_features)
         a.absolute ? blend_adjoint_tile<P, true, true>(in, a, tile) : blend_adjoint_tile<P, false, true>(in, a, tile);
     else
         a.absolute ? blend_adjoint_tile<P, true, false>(in, a, tile)

@@ -2,7 +2,7 @@
 // Entries of one tile -> its pixels, front to back.
 //
 // Plan: keep {transmittance, red, green, blue} of the 64 blocks in L1, broadcast a splat once, walk the set bits
-// of its block mask. kFull adds depth, channels and per-splat statistics; without it this is the loop that
+// of its block mask. kInverse adds inverse depth; kFull adds depth, channels and per-splat statistics; without it this is the loop that
 // training runs. Nothing is kept for the adjoint but the image.
 #pragma once
 
@@ -83,16 +83,18 @@ DGR_HD void write_block(const BlendInputs& in, const BlendOutputs& out, const Ti
     tile.write(block, lanes, static_cast<S*>(out.alpha));
 }
 
-template <class P, bool kFull>
+template <class P, bool kInverse, bool kFull>
 void blend_tile(const BlendInputs& in, const BlendOutputs& out, int index) {
     using S = typename P::Scalar;
     const Tile<P> tile(in.grid, index);
     alignas(64) BlockState<P> state[kBlocks];
+    alignas(64) S inverse_depth[kInverse ? kBlocks : 1][P::lanes];
     uint64_t live = 0;
     for (int b = 0; b < kBlocks; ++b) {
         if (tile.starts_inside(b)) live |= 1ull << b;
         tile.start(b, state[b]);
         P(0).store(state[b].red), P(0).store(state[b].green), P(0).store(state[b].blue);
+        if constexpr (kInverse) P(0).store(inverse_depth[b]);
     }
     std::conditional_t<kFull, FullOutputs<P>, NoOutputs<P>> extra(in, out, tile);
 
@@ -104,6 +106,7 @@ void blend_tile(const BlendInputs& in, const BlendOutputs& out, int index) {
         if (!blocks) continue;
         const S* row = static_cast<const S*>(in.splats) + int64_t(kSplatFields) * in.entry_ids[e];
         const Splat<P> splat(row, tile);
+        const P splat_inverse_depth(row[kInverseDepth]);
         do {
             const uint64_t b = uint64_t(__builtin_ctzll(blocks));
             blocks &= blocks - 1;
@@ -115,6 +118,8 @@ void blend_tile(const BlendInputs& in, const BlendOutputs& out, int index) {
             fma(weight, splat.red, P::load(s.red)).store(s.red);
             fma(weight, splat.green, P::load(s.green)).store(s.green);
             fma(weight, splat.blue, P::load(s.blue)).store(s.blue);
+            if constexpr (kInverse)
+                fma(weight, splat_inverse_depth, P::load(inverse_depth[b])).store(inverse_depth[b]);
             if constexpr (kFull)
                 extra.add(int(b), weight, blended & pair.counts, before, P::load(s.t), row,
                           static_cast<const S*>(in.features) + int64_t(in.channels) * in.entry_ids[e],
@@ -124,6 +129,7 @@ void blend_tile(const BlendInputs& in, const BlendOutputs& out, int index) {
     for (int b = 0; b < kBlocks; ++b) {
         if (!tile.starts_inside(b)) continue;
         write_block(in, out, tile, b, state[b]);
+        if constexpr (kInverse) tile.write(b, inverse_depth[b], static_cast<S*>(out.inverse_depth));
         if constexpr (kFull) extra.write(tile, b);
     }
 }
@@ -131,9 +137,9 @@ void blend_tile(const BlendInputs& in, const BlendOutputs& out, int index) {
 template <class P>
 void blend(const BlendInputs& in, const BlendOutputs& out, int tile) {
     if (out.depth || out.median_depth || out.features || out.stats)
-        blend_tile<P, true>(in, out, tile);
+        out.inverse_depth ? blend_tile<P, true, true>(in, out, tile) : blend_tile<P, false, true>(in, out, tile);
     else
-        blend_tile<P, false>(in, out, tile);
+        out.inverse_depth ? blend_tile<P, true, false>(in, out, tile) : blend_tile<P, false, false>(in, out, tile);
 }
 
 }  // namespace dgr::DGR_ISA

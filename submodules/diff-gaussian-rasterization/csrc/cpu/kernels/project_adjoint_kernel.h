@@ -52,10 +52,11 @@ struct Masked {
     int64_t begin;
     int valid;
 
-    void write(void* array, int columns, P* values) const {
+    void write(void* array, int columns, P* values) const { write(array, columns, columns, values); }
+    void write(void* array, int stride, int columns, P* values) const {
         if (!array) return;
         for (int c = 0; c < columns; ++c) values[c] = keep(visible, values[c]);
-        store_rows(static_cast<typename P::Scalar*>(array) + columns * begin, columns, columns, valid, values);
+        store_rows(static_cast<typename P::Scalar*>(array) + stride * begin, stride, columns, valid, values);
     }
 };
 
@@ -77,17 +78,17 @@ DGR_HD Vec3<P> color_adjoint(const Camera& camera, const Gaussians& g, const Vec
     const Vec3<P> direction = view_direction(camera, mean, inverse_distance);
     sh_basis(g.degree, direction, b);
     const int used = used_rest(g);
-    load_rows<P>(static_cast<const S*>(g.sh_rest) + 3 * g.rest * rows.begin, 3 * g.rest, 3 * used, rows.valid, f);
+    load_rows<P>(static_cast<const S*>(g.sh_rest) + g.rest_stride * rows.begin, g.rest_stride, 3 * used, rows.valid, f);
     for (int k = 0; k < used; ++k)
         v_b[k + 1] = f[3 * k] * v_color.x + f[3 * k + 1] * v_color.y + f[3 * k + 2] * v_color.z;
 
     P v_dc[3] = {b[0] * v_color.x, b[0] * v_color.y, b[0] * v_color.z};
-    rows.write(out.sh_dc, 3, v_dc);
+    rows.write(out.sh_dc, g.dc_stride, 3, v_dc);
     for (int k = 0; k < g.rest; ++k) {
         const P basis = k < used ? b[k + 1] : P(0);
         f[3 * k] = basis * v_color.x, f[3 * k + 1] = basis * v_color.y, f[3 * k + 2] = basis * v_color.z;
     }
-    if (g.rest) rows.write(out.sh_rest, 3 * g.rest, f);
+    if (g.rest) rows.write(out.sh_rest, g.rest_stride, 3 * g.rest, f);
     const Vec3<P> v_direction = sh_basis_adjoint(used ? g.degree : 0, direction, v_b);
     return inverse_distance * (v_direction - dot(v_direction, direction) * direction);
 }
@@ -167,8 +168,8 @@ DGR_HD void write_zeros(const Gaussians& g, const ProjectGradients& out, const M
     rows.write(out.scales, 3, zero);
     rows.write(out.covs, 6, zero);
     rows.write(out.opacities, 1, zero);
-    rows.write(out.sh_dc, 3, zero);
-    if (g.rest) rows.write(out.sh_rest, 3 * g.rest, zero);
+    rows.write(out.sh_dc, g.dc_stride, 3, zero);
+    if (g.rest) rows.write(out.sh_rest, g.rest_stride, 3 * g.rest, zero);
     rows.write(out.colors, 3, zero);
     rows.write(out.means2d, 4, zero);
 }
@@ -198,8 +199,8 @@ DGR_HD void project_adjoint_pack(const Camera& camera, const Pinhole<P>& lens, c
     const PixelMap<P> map = pixel_map(lens, mean);
     Vec3<P> v_row0, v_row1;
     shadow_adjoint(g, map, covariance_gradient(l, sums[kVpp], sums[kVps], sums[kVss]), v_row0, v_row1, out, rows);
-    const Vec3<P> v_mean =
-        v_view + pixel_map_adjoint(lens, map, v_u, v_v, v_row0, v_row1, sums[kVDepth]);
+    const P v_depth = sums[kVDepth] - row[kInverseDepth] * row[kInverseDepth] * sums[kVInverseDepth];
+    const Vec3<P> v_mean = v_view + pixel_map_adjoint(lens, map, v_u, v_v, v_row0, v_row1, v_depth);
     P v[3] = {v_mean.x, v_mean.y, v_mean.z};
     rows.write(out.means, 3, v);
 }

@@ -17,9 +17,9 @@
 namespace dgr::DGR_ISA {
 
 template <class P>
-DGR_HD Vec3<P> load_vec3(const void* array, int64_t begin, int valid) {
+DGR_HD Vec3<P> load_vec3(const void* array, int64_t begin, int valid, int stride = 3) {
     P c[3];
-    load_rows<P>(static_cast<const typename P::Scalar*>(array) + 3 * begin, 3, 3, valid, c);
+    load_rows<P>(static_cast<const typename P::Scalar*>(array) + stride * begin, stride, 3, valid, c);
     return {c[0], c[1], c[2]};
 }
 
@@ -105,10 +105,10 @@ DGR_HD Vec3<P> load_color(const Camera& camera, const Gaussians& g, const Vec3<P
     if (!g.sh_dc) return {P(0), P(0), P(0)};
     P inverse_distance, b[kMaxBasis], f[3 * (kMaxBasis - 1)];
     sh_basis(g.degree, view_direction(camera, mean, inverse_distance), b);
-    const Vec3<P> dc = load_vec3<P>(g.sh_dc, begin, valid);
+    const Vec3<P> dc = load_vec3<P>(g.sh_dc, begin, valid, g.dc_stride);
     Vec3<P> c = Vec3<P>{P(S(0.5)), P(S(0.5)), P(S(0.5))} + b[0] * dc;
     const int used = used_rest(g);
-    load_rows<P>(static_cast<const S*>(g.sh_rest) + 3 * g.rest * begin, 3 * g.rest, 3 * used, valid, f);
+    load_rows<P>(static_cast<const S*>(g.sh_rest) + g.rest_stride * begin, g.rest_stride, 3 * used, valid, f);
     for (int k = 0; k < used; ++k) {
         c.x = fma(b[k + 1], f[3 * k], c.x);
         c.y = fma(b[k + 1], f[3 * k + 1], c.y);
@@ -162,7 +162,7 @@ void project(const Camera& camera, const Gaussians& g, const ProjectOutputs& out
         P row[kSplatFields];
         const Whitening<P> l = whiten(p.shadow);
         row[kX] = p.u, row[kY] = p.v, row[kL1] = l.l1, row[kL2] = l.l2, row[kL3] = l.l3;
-        row[kDepth] = p.depth, row[kOpacity] = opacity, row[kSpare] = P(0);
+        row[kDepth] = p.depth, row[kOpacity] = opacity, row[kInverseDepth] = P(1) / p.depth;
         row[kLog2Opacity] = log2(max(opacity, P(S(1e-6))));
         row[kLog2Cut] = log2_cut(g.mult, row[kLog2Opacity]);
 
