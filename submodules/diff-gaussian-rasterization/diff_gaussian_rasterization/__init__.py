@@ -3,7 +3,17 @@
 
 from ._native import resolve_threads
 from ._native import set_default_threads as set_threads
+from .dropin import GaussianRasterizationSettings, GaussianRasterizer
 from .ops import Rasterized, rasterize, scatter
 from .view import View
 
-__all__ = ["Rasterized", "View", "rasterize", "resolve_threads", "scatter", "set_threads"]
+__all__ = [
+    "GaussianRasterizationSettings",
+    "GaussianRasterizer",
+    "Rasterized",
+    "View",
+    "rasterize",
+    "resolve_threads",
+    "scatter",
+    "set_threads",
+]

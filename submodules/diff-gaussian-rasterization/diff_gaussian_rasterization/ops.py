@@ -8,7 +8,7 @@ import torch
 from . import checks, stages
 from .view import View
 
-PARAMETERS = ("means", "quats", "scales", "opacities", "sh_dc", "sh_rest", "colors", "covs")
+PARAMETERS = ("means", "quats", "scales", "opacities", "sh_dc", "sh_rest", "colors", "covs", "shs")
 MAX_SH_DEGREE = 3
 
 
@@ -41,6 +41,7 @@ class Wants:
     """Optional outputs."""
 
     depth: bool = False
+    inverse_depth: bool = False
     weights: bool = False
     count_mask: torch.Tensor | None = None
 
@@ -58,13 +59,15 @@ class _Rasterize(torch.autograd.Function):
             background,
             features,
             want_depth=wants.depth,
+            want_inverse_depth=wants.inverse_depth,
             want_stats=wants.weights,
             count_mask=wants.count_mask,
         )
         ctx.settings, ctx.grid = settings, bins.grid
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(
-            *(blended.image, blended.alpha, blended.depth, blended.features, features, means2d),
+            *(blended.image, blended.alpha, blended.depth, blended.inverse_depth, blended.features),
+            *(features, means2d),
             *(projected.splats, projected.radii),
             *(bins.tile_offsets, bins.entry_ids, bins.entry_masks, bins.slot_ranges, bins.slot_entries),
             *parameters,
@@ -72,15 +75,15 @@ class _Rasterize(torch.autograd.Function):
         extras = (blended.counts, blended.largest_weights, blended.summed_weights)
         fixed = (blended.median_depth, projected.radii, *extras)
         ctx.mark_non_differentiable(*(t for t in fixed if t is not None))
-        return (blended.image, blended.alpha, blended.depth, blended.features, *fixed)
+        return (blended.image, blended.alpha, blended.depth, blended.inverse_depth, blended.features, *fixed)
 
     @staticmethod
-    def backward(ctx, v_image, v_alpha, v_depth, v_features, *_):
+    def backward(ctx, v_image, v_alpha, v_depth, v_inverse_depth, v_features, *_):
         saved = ctx.saved_tensors
-        image, alpha, depth, features_out, features, means2d = saved[:6]
-        projected, bins = stages.Projected(*saved[6:8]), stages.Bins(ctx.grid, *saved[8:13])
-        gaussians = stages.Gaussians(*saved[13:])
-        given = (v_image, v_alpha, v_depth, v_features)
+        image, alpha, depth, inverse_depth, features_out, features, means2d = saved[:7]
+        projected, bins = stages.Projected(*saved[7:9]), stages.Bins(ctx.grid, *saved[9:14])
+        gaussians = stages.Gaussians(*saved[14:])
+        given = (v_image, v_alpha, v_depth, v_inverse_depth, v_features)
         if all(v is None for v in given):
             return (None,) * (5 + len(PARAMETERS))
         slots, reached, v_inputs = stages.blend_adjoint(
@@ -88,7 +91,7 @@ class _Rasterize(torch.autograd.Function):
             projected,
             bins,
             features,
-            stages.Blended(image, alpha, depth, features=features_out),
+            stages.Blended(image, alpha, depth, inverse_depth=inverse_depth, features=features_out),
             stages.BlendGradients(*(None if v is None else v.contiguous() for v in given)),
             absolute=means2d is not None and means2d.shape[1] == 4,
         )
@@ -161,7 +164,8 @@ def rasterize(
     """
     if opacities.dim() == 1:
         opacities = opacities[:, None]
-    parameters = dict(zip(PARAMETERS, (means, quats, scales, opacities, sh_dc, sh_rest, colors, covs), strict=True))
+    tensors = (means, quats, scales, opacities, sh_dc, sh_rest, colors, covs, None)
+    parameters = dict(zip(PARAMETERS, tensors, strict=True))
     check_gaussians(parameters, sh_degree)
     if colors is None and sh_dc is None:
         raise ValueError("give exactly one of sh_dc or colors; got none")
@@ -176,15 +180,16 @@ def rasterize(
 
     settings = stages.Settings(view, sh_degree, float(scale_modifier), float(mult), raw, threads)
     mask = None if count_mask is None else (count_mask != 0).to(torch.uint8).contiguous()
+    wants = Wants(depth=want_depth, weights=want_weights, count_mask=mask)
     outputs = _Rasterize.apply(
         settings,
-        Wants(want_depth, want_weights, mask),
+        wants,
         background.detach().contiguous(),
         None if features is None else features.contiguous(),
         means2d,
         *(None if p is None else p.contiguous() for p in parameters.values()),
     )
-    image, alpha, depth, blended_features, median, radii, counts, largest, summed = outputs
+    image, alpha, depth, _, blended_features, median, radii, counts, largest, summed = outputs
     return Rasterized(
         image=image,
         alpha=alpha,
@@ -206,6 +211,7 @@ def check_gaussians(parameters: dict[str, torch.Tensor | None], sh_degree: int) 
     expected = {
         **{"means": (count, 3), "quats": (count, 4), "scales": (count, 3), "opacities": (count, 1)},
         **{"sh_dc": (count, 1, 3), "sh_rest": (count, None, 3), "colors": (count, 3), "covs": (count, 6)},
+        "shs": (count, None, 3),
     }
     for name, value in parameters.items():
         checks.shape(name, value, expected[name])
@@ -214,12 +220,14 @@ def check_gaussians(parameters: dict[str, torch.Tensor | None], sh_degree: int) 
         raise ValueError("quats and scales come together: one of them is None")
     if parameters["colors"] is not None and parameters["sh_dc"] is not None:
         raise ValueError("give exactly one of sh_dc or colors; got sh_dc, colors")
-    if parameters["colors"] is not None or parameters["sh_dc"] is None:
+    if parameters["colors"] is not None or (parameters["sh_dc"] is None and parameters["shs"] is None):
         return
     if not 0 <= sh_degree <= MAX_SH_DEGREE:
         raise ValueError(f"sh_degree must be 0 to {MAX_SH_DEGREE}, got {sh_degree}")
     needed = (sh_degree + 1) ** 2 - 1
     stored = 0 if sh_rest is None else sh_rest.shape[1]
+    if parameters["shs"] is not None:
+        stored = parameters["shs"].shape[1] - 1
     if stored < needed:
         raise ValueError(f"sh_degree {sh_degree} needs sh_rest with {needed} coefficients, got {stored}")
     if stored > (MAX_SH_DEGREE + 1) ** 2 - 1:
@@ -255,7 +263,7 @@ def scatter(
     """
     if opacities.dim() == 1:
         opacities = opacities[:, None]
-    tensors = (means, quats, scales, opacities, None, None, None, covs)
+    tensors = (means, quats, scales, opacities, None, None, None, covs, None)
     check_gaussians(dict(zip(PARAMETERS, tensors, strict=True)), 0)
     checks.same_kind({"means": means, "values": values}, "means")
     checks.shape("values", values, (None, view.height, view.width))

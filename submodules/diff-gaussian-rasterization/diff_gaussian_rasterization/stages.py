@@ -26,6 +26,12 @@ def fill(struct: object, **tensors: torch.Tensor | None) -> None:
         setattr(struct, name, address(tensor))
 
 
+def split_sh(struct: object, shs: torch.Tensor) -> None:
+    """Point sh_dc and sh_rest of a native struct into rows of one [N, K, 3] tensor."""
+    struct.sh_dc = address(shs)
+    struct.sh_rest = address(shs) + 3 * shs.element_size()
+
+
 @dataclass(frozen=True)
 class Gaussians:
     """Contiguous parameter tensors of one dtype; see `rasterize` for shapes and units."""
@@ -38,6 +44,7 @@ class Gaussians:
     sh_rest: torch.Tensor | None
     colors: torch.Tensor | None
     covs: torch.Tensor | None
+    shs: torch.Tensor | None = None  # [N, K, 3]: sh_dc and sh_rest in one
 
     def native(self, settings: "Settings") -> "_native.Gaussians":
         """The same for the native stages."""
@@ -46,7 +53,12 @@ class Gaussians:
         g.rest = 0 if self.sh_rest is None else self.sh_rest.shape[1]
         g.degree = settings.sh_degree
         g.scale_modifier, g.mult, g.raw = settings.scale_modifier, settings.mult, settings.raw
-        fill(g, **{field.name: getattr(self, field.name) for field in fields(self)})
+        g.rest_stride = 3 * g.rest
+        fill(g, **{field.name: getattr(self, field.name) for field in fields(self) if field.name != "shs"})
+        if self.shs is not None:
+            g.rest = self.shs.shape[1] - 1
+            g.dc_stride = g.rest_stride = 3 * self.shs.shape[1]
+            split_sh(g, self.shs)
         if g.rest == 0:
             g.sh_rest = 0
         return g
@@ -98,7 +110,10 @@ def project_adjoint(
 ) -> None:
     """Fill the gradients in `wanted` (by parameter name, and `means2d` [N, 4]) from the blend adjoint's slots."""
     out = _native.ProjectGradients()
-    fill(out, slots=slots, reached=reached, slot_ranges=bins.slot_ranges, slot_entries=bins.slot_entries, **wanted)
+    fill(out, slots=slots, reached=reached, slot_ranges=bins.slot_ranges, slot_entries=bins.slot_entries)
+    fill(out, **{name: tensor for name, tensor in wanted.items() if name != "shs"})
+    if "shs" in wanted:
+        split_sh(out, wanted["shs"])
     _native.project_adjoint(
         settings.launch(gaussians.means.dtype),
         settings.view.native(),
@@ -161,6 +176,7 @@ class Blended:
     alpha: torch.Tensor  # [H, W]
     depth: torch.Tensor | None = None
     median_depth: torch.Tensor | None = None
+    inverse_depth: torch.Tensor | None = None
     features: torch.Tensor | None = None
     counts: torch.Tensor | None = None
     largest_weights: torch.Tensor | None = None
@@ -186,6 +202,7 @@ def blend(
     features: torch.Tensor | None = None,
     *,
     want_depth: bool = False,
+    want_inverse_depth: bool = False,
     want_stats: bool = False,
     count_mask: torch.Tensor | None = None,
 ) -> Blended:
@@ -201,6 +218,8 @@ def blend(
     result = Blended(plane(3), plane())
     if want_depth:
         result.depth, result.median_depth = plane(), plane()
+    if want_inverse_depth:
+        result.inverse_depth = plane()
     if features is not None:
         result.features = plane(channels)
     stats = None
@@ -208,7 +227,7 @@ def blend(
         stats = torch.zeros(len(bins.entry_ids), STAT_FIELDS, dtype=dtype)
     out = _native.BlendOutputs()
     fill(out, image=result.image, alpha=result.alpha, depth=result.depth, median_depth=result.median_depth)
-    fill(out, features=result.features, count_mask=count_mask, stats=stats)
+    fill(out, inverse_depth=result.inverse_depth, features=result.features, count_mask=count_mask, stats=stats)
     launch = settings.launch(dtype)
     _native.blend(launch, inputs, out)
     if stats is not None:
@@ -234,6 +253,7 @@ class BlendGradients:
     image: torch.Tensor | None = None
     alpha: torch.Tensor | None = None
     depth: torch.Tensor | None = None
+    inverse_depth: torch.Tensor | None = None
     features: torch.Tensor | None = None
 
 
@@ -258,8 +278,10 @@ def blend_adjoint(
     args = _native.BlendGradients()
     args.absolute = absolute
     if blended is not None:
-        fill(args, image=blended.image, alpha=blended.alpha, depth=blended.depth, features=blended.features)
-    fill(args, v_image=v.image, v_alpha=v.alpha, v_depth=v.depth, v_features=v.features)
+        fill(args, image=blended.image, alpha=blended.alpha, depth=blended.depth)
+        fill(args, inverse_depth=blended.inverse_depth, features=blended.features)
+    fill(args, v_image=v.image, v_alpha=v.alpha, v_depth=v.depth)
+    fill(args, v_inverse_depth=v.inverse_depth, v_features=v.features)
     fill(args, slots=slots, reached=reached, slot_features=slot_features)
     launch = settings.launch(dtype)
     _native.blend_adjoint(launch, inputs, args)
