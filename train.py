@@ -43,6 +43,7 @@ def main(argv: Sequence[str]) -> None:
     kinds = phases.available()
     config = parse(argv, kinds)
     torch.set_num_threads(1)  # torch's own reductions depend on its threads; ours do not
+    torch.autograd.set_detect_anomaly(config.run.detect_anomaly)
     set_threads(config.run.threads)
     check_detector(config.detector)
     scene = open_scene(config.data)

@@ -47,9 +47,9 @@ class RunConfig:
     num_points: int = setting(100, "Random starting points.", low=1)
     init_extent: float = setting(0.5, "Half side of their box round the focus point, in scene extents.", low=1e-6)
     seeds: Literal["none", "main", "all"] = setting("all", "Phases that may place seeds at photo-consistent depth.")
-    seed: int = setting(0, "Seed of everything random.", low=0)
+    seed: int = setting(0, "Seed of everything random.", low=0, high=2**62)
     threads: int = setting(
-        0, "Threads of native code and workers; 0 takes all cores. Results do not depend on it.", low=0
+        0, "Threads of native code and workers; 0 takes all cores. Results do not depend on it.", low=0, high=256
     )
     backend: Literal["auto", "cpu", "cuda"] = setting("auto", "Where to render.")
     checkpoint_every: int = setting(1_000, "Iterations between checkpoints; the newest two are kept.", low=1)

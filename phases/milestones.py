@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run writes while it goes on: figures, pictures, PLYs, checkpoints."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
+from scene.cameras import Camera
 from scene.gaussian_model import SH_C0
 from scene.model_folder import save_gaussians, write_run_files
 from scene.points import PointCloud
@@ -73,11 +75,26 @@ class Milestones:
         return {"state": self._state.state_dict(), "phases": self._plan.state_dict()}
 
     def _test(self) -> None:
+        """Measure the held-out views, and five training views beside them."""
+        scene = self._state.scene
+        train = scene.train_cameras
+        if scene.test_cameras:
+            self._measure("test", scene.test_cameras, log=True)
+            self._measure("train", [train[k % len(train)] for k in range(5, 30, 5)], log=False)
+        else:
+            self._measure("train", train, log=True)
+        self._state.run.histogram("scene/opacity_histogram", self._state.gaussians.opacities)
+
+    @torch.no_grad()
+    def _measure(self, split: str, views: Sequence[Camera], *, log: bool) -> None:
         state = self._state
-        views = state.scene.test_cameras or state.scene.train_cameras
-        split = "test" if state.scene.test_cameras else "train"
         result = evaluate(state, views)
-        state.run.tested(state.iteration, l1=result.l1, psnr=result.psnr, coverage=result.coverage, split=split)
+        state.run.tested(
+            state.iteration, l1=result.l1, psnr=result.psnr, coverage=result.coverage, split=split, log=log
+        )
+        for view in views[:5]:
+            state.run.picture(f"{split}_view_{view.name}/render", state.render(view).image)
+            state.run.picture(f"{split}_view_{view.name}/ground_truth", view.image())
 
     @torch.no_grad()
     def _save(self) -> None:

@@ -65,6 +65,17 @@ def test_a_run_leaves_the_folder_that_the_field_knows(whole):
     assert list(checkpoint.checkpoints(whole)) == [ITERATIONS, 36]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tensorboard_shows_the_first_held_out_views(whole):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(whole)).Reload()
+    assert {"test_view_00.png/render", "test_view_00.png/ground_truth"} <= set(events.Tags()["images"])
+    scalars = {f"{split}/loss_viewpoint - {name}" for split in ("test", "train") for name in ("l1_loss", "psnr")}
+    assert scalars <= set(events.Tags()["scalars"])
+    assert events.Tags()["histograms"] == ["scene/opacity_histogram"]
+
+
 def test_the_log_tells_of_every_tenth_iteration_and_the_last_test(whole):
     figures = [line["iteration"] for line in log(whole) if "loss" in line]
     assert set(range(10, ITERATIONS + 1, 10)) <= set(figures)

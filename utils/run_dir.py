@@ -196,10 +196,13 @@ class RunDir:
         self._board.scalar("iter_time", 1000 * seconds / count, self.iteration)
         self._board.scalar("total_points", self._gaussians, self.iteration)
 
-    def tested(self, iteration: int, *, l1: float, psnr: float, coverage: float, split: str = "test") -> None:
-        """Write what a measurement of views gave."""
+    def tested(
+        self, iteration: int, *, l1: float, psnr: float, coverage: float, split: str = "test", log: bool = True
+    ) -> None:
+        """Write what a measurement of views gave; with `log` into log.jsonl too, as the run's own figures."""
         self._write_window()
-        self._log.write(iteration, {"split": split, "l1": l1, "psnr": psnr, "coverage": coverage})
+        if log:
+            self._log.write(iteration, {"split": split, "l1": l1, "psnr": psnr, "coverage": coverage})
         self.say(f"[ITER {iteration}] Evaluating {split}: L1 {l1} PSNR {psnr}")
         self._board.scalar(f"{split}/loss_viewpoint - l1_loss", l1, iteration)
         self._board.scalar(f"{split}/loss_viewpoint - psnr", psnr, iteration)
