@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 
 from arguments import setting
 from scene.cameras import Camera
@@ -62,6 +63,7 @@ class Ambient(Phase):
     points: int = setting(-1, "Gaussians on the wall; -1: 2000 with seeds, 5000 without.", low=-1)
     seeds: int = setting(4_000, "Seeds at photo-consistent depth where the render is empty or wrong.", low=0)
     opacity: float = setting(0.1, "Opacity of the wall's Gaussians at the start.", low=0.005, high=0.99)
+    opaque: float = setting(0.05, "Weight of the mean transparency in the loss: photos have no holes.", low=0)
     densify_after: int = setting(1_000, "First densification, iterations after the insertion.", scaled=True, low=0)
     reset_after: int = setting(3_000, "No opacity reset so long after the insertion.", scaled=True, low=0)
     reset_until: int = setting(12_000, "Last opacity reset.", scaled=True, low=0)
@@ -143,6 +145,14 @@ class Ambient(Phase):
             },
         )
         return placement
+
+    def loss(self, state: TrainingState, step: Step) -> dict[str, Tensor]:
+        """The FastGS loss, and what shines through from the background where the photo counts."""
+        terms = super().loss(state, step)
+        if self.opaque:
+            clear = 1 - step.output.alpha
+            terms["holes"] = self.opaque * (clear if step.mask is None else clear * step.mask).mean()
+        return terms
 
     def events(self, state: TrainingState) -> Events:
         """FastGS's events, kept away from the insertion."""

@@ -97,9 +97,11 @@ class MainRegion(Phase):
 
     def _sound(self, state: TrainingState) -> Tensor:
         """Rows that are neither outliers in extent nor nearly unseen, bool [N]."""
+        if not len(state.gaussians):
+            return torch.zeros(0, dtype=torch.bool)
         largest = state.gaussians.scales.amax(1)
         cameras = state.scene.train_cameras
-        count, spread = covisibility(state.gaussians.means.numpy().astype(np.float64), cameras)
+        count, spread = covisibility(state.gaussians.means.detach().numpy().astype(np.float64), cameras)
         full_count, full_spread = covisibility(state.geometry.focus[None], cameras)
         seen = (count >= self.min_covisible * full_count) & (spread >= self.min_covisible * full_spread)
         return (largest <= self.max_extent * largest.median()) & torch.from_numpy(seen)

@@ -12,7 +12,7 @@ from phases.state import Step
 from scene.gaussian_model import Label
 from scene.view_geometry import in_image
 from tests import tiny
-from tests.test_main_region import depth_of_the_ball
+from tests.scenes.ball_depth import depth_of_the_ball
 
 
 def make(tmp_path, optim=None, **run):
@@ -156,3 +156,14 @@ def test_sh_degrees_follow_each_other(tmp_path):
     for state.iteration in (11, 30, 31, 51):
         degrees.append(settings.sh_degree(state))
     assert degrees == [1, 1, 2, 3]
+
+
+def test_what_shines_through_costs_only_where_the_photo_counts(tmp_path):
+    state = make(tmp_path)
+    camera = state.scene.train_cameras[0]
+    output = state.render(camera)
+    terms = phase(opaque=0.5).loss(state, Step(11, camera, camera.image(), None, output))
+    torch.testing.assert_close(terms["holes"], 0.5 * (1 - output.alpha).mean())
+    blind = torch.zeros(camera.height, camera.width)
+    assert phase(opaque=0.5).loss(state, Step(11, camera, camera.image(), blind, output))["holes"] == 0
+    assert "holes" not in phase(opaque=0).loss(state, Step(11, camera, camera.image(), None, output))
