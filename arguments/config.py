@@ -91,8 +91,8 @@ class PipelineConfig:
 class OptimConfig:
     """Optimisation, densification and pruning."""
 
-    position_lr_init: float = setting(1.6e-4, "Position learning rate at the start, times the scene's size.", low=0)
-    position_lr_final: float = setting(1.6e-6, "Position learning rate at the end, times the scene's size.", low=0)
+    position_lr_init: float = setting(1.6e-4, "Position learning rate at the start, times the scene's size.", low=1e-12)
+    position_lr_final: float = setting(1.6e-6, "Position learning rate at the end, times the scene's size.", low=1e-12)
     position_lr_delay_mult: float = setting(0.01, "Without effect in 3DGS.", supported=False)
     position_lr_max_steps: int = setting(30_000, "Iteration at which the final rate is reached.", scaled=True, low=1)
     lowfeature_lr: float = setting(2.5e-3, "Learning rate of the SH constants.", low=0)

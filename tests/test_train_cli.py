@@ -36,6 +36,12 @@ def log(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
+def figures(folder: Path) -> list[dict]:
+    """The log's figures, without its clocks."""
+    lines = [line for line in log(folder) if "loss" in line or "psnr" in line]
+    return [{name: value for name, value in line.items() if name not in ("it_per_s", "elapsed")} for line in lines]
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     return write_capture(tmp_path_factory.mktemp("capture"))
@@ -228,6 +234,7 @@ def test_all_phases_go_on_to_the_same_bytes_however_often_they_were_killed(struc
     folder = shutil.copytree(struck.again_and_again, tmp_path / "M")
     assert run("-m", folder, "--resume") == 0
     assert trained(folder) == trained(whole)
+    assert figures(folder) == figures(whole)
 
 
 def test_ctrl_c_loses_nothing(struck, plain, tmp_path, capsys):
