@@ -13,6 +13,8 @@ from . import checks, stages
 from .ops import PARAMETERS, Wants, _Rasterize, check_gaussians
 from .view import CLAMP_MARGIN, View
 
+NAMES = {"means": "means3D", "quats": "rotations", "covs": "cov3D_precomp", "colors": "colors_precomp", "sh_dc": "dc"}
+
 
 class GaussianRasterizationSettings(NamedTuple):
     """How to draw one view; the first twelve or thirteen fields are the usual ones."""
@@ -135,7 +137,7 @@ class GaussianRasterizer(nn.Module):
             if colors.shape[1] != 3:  # other channel counts go through the feature channels
                 features, colors = colors, means.new_zeros(len(means), 3)
         parameters = {name: parameters.get(name) for name in PARAMETERS} | {"colors": colors}
-        check_gaussians(parameters, settings.sh_degree)
+        check_gaussians(parameters, settings.sh_degree, NAMES)
         checks.same_kind({"means3D": means, "means2D": means2d, "colors_precomp": features}, "means3D")
         checks.shape("means2D", means2d, (len(means), None))
         view, background = view_of(settings), settings.bg.detach().to(means.dtype)

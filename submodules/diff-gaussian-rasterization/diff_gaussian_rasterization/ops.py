@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The public operations: `rasterize` and `scatter`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -203,9 +204,12 @@ def rasterize(
     )
 
 
-def check_gaussians(parameters: dict[str, torch.Tensor | None], sh_degree: int) -> None:
-    """Raise ValueError where tensors of Gaussians do not fit each other."""
-    checks.same_kind(parameters, "means")
+def check_gaussians(
+    parameters: dict[str, torch.Tensor | None], sh_degree: int, names: Mapping[str, str] | None = None
+) -> None:
+    """Raise ValueError where tensors of Gaussians do not fit each other; `names` are what the caller calls them."""
+    names = {name: name for name in parameters} | dict(names or {})
+    checks.same_kind({names[name]: value for name, value in parameters.items()}, names["means"])
     means, sh_rest = parameters["means"], parameters["sh_rest"]
     count = len(means)
     expected = {
@@ -214,7 +218,7 @@ def check_gaussians(parameters: dict[str, torch.Tensor | None], sh_degree: int) 
         "shs": (count, None, 3),
     }
     for name, value in parameters.items():
-        checks.shape(name, value, expected[name])
+        checks.shape(names[name], value, expected[name])
     checks.one_of(**{"quats and scales": parameters["quats"] is not None, "covs": parameters["covs"] is not None})
     if (parameters["quats"] is None) != (parameters["scales"] is None):
         raise ValueError("quats and scales come together: one of them is None")
