@@ -114,7 +114,8 @@ img { display: block; width: 100%; height: auto; border-radius: 6px; }
 .row { display: grid; grid-template-columns: repeat(3, 1fr); gap: 8px; }
 .several { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(46%, 250px), 1fr)); gap: 8px; }
 .row figure, .several figure, .strip figure { margin: 0; min-width: 0; }
-.row figcaption, .several figcaption, .strip figcaption { font-size: 13px; color: var(--soft); margin: 4px 0 0; }
+.row figcaption, .several figcaption, .strip figcaption { font-size: 13px; color: var(--soft); margin: 4px 0 0;
+  overflow-wrap: anywhere; }
 .stack > * + * { margin-top: 20px; }
 .strip { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(46%, 230px), 1fr)); gap: 12px; }
 .overlaid { position: relative; }
