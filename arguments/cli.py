@@ -105,6 +105,8 @@ def _check_given(given: Mapping[str, Any], settings: Sequence[Setting]) -> None:
         value = given[one.key]
         if not one.supported and value != one.default:
             raise UserError(f"{one.flag}: not supported yet; leave it out")
+        if one.is_range and value[0] > value[1]:
+            raise UserError(f"{one.flag} {one.shown(value)}: the first must not be larger than the second")
         for number in value if isinstance(value, tuple) else (value,):
             if one.low is not None and number < one.low:
                 raise UserError(f"{one.flag} {one.shown(value)}: must be at least {one.low:g}")

@@ -51,6 +51,11 @@ class Setting:
         """Whether it belongs to a phase."""
         return self.section.startswith(PHASE)
 
+    @property
+    def is_range(self) -> bool:
+        """Whether it is a MIN,MAX."""
+        return get_args(self.kind) in ((int, int), (float, float))
+
     def shown(self, value: Any) -> str:
         """A value as the command line has it."""
         if isinstance(value, bool):

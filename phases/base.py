@@ -28,7 +28,7 @@ class Phase(ABC):
     share: ClassVar[float] = 0.0
     """Part of all iterations that the phase lasts when `iterations` is not given."""
 
-    iterations: int | None = setting(None, "Length of the phase; default its share of the run.")
+    iterations: int | None = setting(None, "Length of the phase; default its share of the run.", low=0)
 
     start: int = field(default=1, init=False)
     """First iteration, 1-based; set by the schedule."""

@@ -156,6 +156,7 @@ WRONG = {
     "-s S --iterations many": "--iterations: invalid int value: 'many'",
     "-s S --mult nan": "--mult: nan is not a finite number",
     "-s S --mult wide": "--mult: invalid number value: 'wide'",
+    "-s S --main_pixels 5,4": "--main_pixels 5,4: the first must not be larger",
     "-s S --main_pixels 5": "--main_pixels: 5 is not 2 values",
     "-s S --detector qwn": "'qwn' is not one of qwen, .*did you mean qwen",
     "-s S --phases mian": "--phases mian: 'mian' is not one of main, vlm, none, did you mean main",
