@@ -37,7 +37,17 @@ class Parser(argparse.ArgumentParser):
 def run_command(main: Callable[[Sequence[str]], None], args: Sequence[str] | None = None) -> int:
     """Run an entry point on the command line's arguments and return its exit code."""
     try:
-        main(sys.argv[1:] if args is None else args)
+        code = _exit_code(main, sys.argv[1:] if args is None else args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read our output has gone; nothing may be flushed there at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return code
+
+
+def _exit_code(main: Callable[[Sequence[str]], None], args: Sequence[str]) -> int:
+    try:
+        main(args)
     except UserError as error:
         print(str(error).replace("\n", " "), file=sys.stderr)
         return 2
@@ -45,7 +55,6 @@ def run_command(main: Callable[[Sequence[str]], None], args: Sequence[str] | Non
         print(notice)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # whoever read our output has gone; nothing may be flushed there at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    except SystemExit as end:  # argparse after --help
+        return int(end.code or 0)
     return 0
