@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from diff_gaussian_rasterization import set_threads
 
-from arguments import Config, DataConfig, RunConfig
+from arguments import Config, DataConfig, PipelineConfig, RunConfig
 from gaussian_renderer import render
 from phases.density import Events
 from phases.every import Every
@@ -110,7 +110,8 @@ def jittered(points: PointCloud, count: int, seed: int) -> PointCloud:
 def prepare(args: argparse.Namespace) -> tuple[Scene, TrainingState]:
     """Scene and Gaussians before the first step; nothing is written, so there is no run folder."""
     run = RunConfig(phases="none", init="sfm", threads=args.threads)
-    config = Config(data=DataConfig(source=args.source, resolution=args.resolution), run=run)
+    data, pipeline = DataConfig(source=args.source, resolution=args.resolution), PipelineConfig(mult=args.mult)
+    config = Config(data=data, run=run, pipeline=pipeline)
     scene = open_scene(config.data)
     if scene.points is None:
         sys.exit(f"--source {args.source}: has no points3D to start from")
@@ -199,6 +200,7 @@ def main() -> None:
     parser.add_argument("--gaussians", type=int, default=27_000)
     parser.add_argument("--steps", type=int, default=300, help="timed steps")
     parser.add_argument("--warmup", type=int, default=200, help="steps before them")
+    parser.add_argument("--mult", type=float, default=0.5, help="compact box; the ruler's work is that of 1")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0, help="of the jitter")
     parser.add_argument("--ruler", type=Path, help="the ruler's executable")

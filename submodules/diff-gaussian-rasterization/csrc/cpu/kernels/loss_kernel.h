@@ -93,9 +93,11 @@ DGR_HD Similarity<P> similarity(P mean, P target_mean, P squares, P difference) 
     const P zero(S(0)), one(S(1));
     const P d = mean - target_mean;
     const P power = fma(mean, mean, target_mean * target_mean);
-    const P inverse_a = one / (power + P(S(kLuminanceFloor)));
+    const P a = power + P(S(kLuminanceFloor));
     // Variances are not negative; far beyond the range of an image, rounding could make them so.
-    const P inverse_b = one / (max(squares - power, zero) + P(S(kContrastFloor)));
+    const P b = max(squares - power, zero) + P(S(kContrastFloor));
+    const P inverse_ab = one / (a * b);  // one division is the dearest thing here
+    const P inverse_a = b * inverse_ab, inverse_b = a * inverse_ab;
     const P variance = max(fnma(d, d, difference), zero);
     const P dark = d * d * inverse_a, rough = variance * inverse_b;  // 1 - l, 1 - s
     const P l = one - dark, s = one - rough;
