@@ -149,6 +149,7 @@ def compare(ruler: Path, scene: Path, rounds: int, repetitions: int) -> Row:
     theirs, ours = [], []
     for _ in range(rounds):
         theirs.append(run_ruler(ruler, scene, repetitions))
+        work.step(), work.step()  # the ruler warms up twice as well
         ours += [work.step() for _ in range(repetitions)]
     pairs = work.pairs()
     floor = pairs / FLOOR_FORWARD + pairs / FLOOR_BACKWARD

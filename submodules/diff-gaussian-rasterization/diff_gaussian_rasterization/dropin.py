@@ -46,9 +46,12 @@ class GaussianRasterizationSettings(NamedTuple):
 def view_of(settings: GaussianRasterizationSettings) -> View:
     """The pinhole camera that the settings describe, an off-centre projection included."""
     world_to_camera = settings.viewmatrix.detach().to(torch.float64).T
-    # projmatrix = viewmatrix @ P^T; with w = z, column 2 of P's first rows holds the principal point.
-    projection = torch.linalg.solve(world_to_camera.T, settings.projmatrix.detach().to(torch.float64)).T
-    offset_x, offset_y = (projection[:2, 2] / projection[3, 2]).tolist()
+    # projmatrix = viewmatrix @ P^T with a rigid view: its columns times the camera's z axis give column 2 of P,
+    # whose first rows hold the principal point (w = z).
+    columns = settings.projmatrix.detach().to(torch.float64).T.tolist()
+    z_axis = world_to_camera[2].tolist()
+    x, y, w = (sum(column[i] * z_axis[i] for i in range(3)) for column in (columns[0], columns[1], columns[3]))
+    offset_x, offset_y = x / w, y / w
     width, height = settings.image_width, settings.image_height
     limit_x, limit_y = CLAMP_MARGIN * settings.tanfovx, CLAMP_MARGIN * settings.tanfovy
     return View(

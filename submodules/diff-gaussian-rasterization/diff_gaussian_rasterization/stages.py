@@ -5,6 +5,7 @@ All memory is torch's; the native side gets addresses. `v_x` is the gradient of 
 """
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import torch
 
@@ -75,6 +76,11 @@ class Settings:
     raw: bool = False
     threads: int = 0
 
+    @cached_property
+    def camera(self) -> "_native.Camera":
+        """The view for the native stages, built once."""
+        return self.view.native()
+
     def launch(self, dtype: torch.dtype) -> "_native.Launch":
         """Instruction set (environment variable DGR_ISA, else the best), threads and precision."""
         return _native.Launch("", self.threads, dtype == torch.float64)
@@ -95,7 +101,7 @@ def project(settings: Settings, gaussians: Gaussians) -> Projected:
     radii = torch.empty(len(means), dtype=torch.int32)
     out = _native.ProjectOutputs()
     fill(out, splats=splats, radii=radii)
-    _native.project(settings.launch(means.dtype), settings.view.native(), gaussians.native(settings), out)
+    _native.project(settings.launch(means.dtype), settings.camera, gaussians.native(settings), out)
     return Projected(splats, radii)
 
 
@@ -116,7 +122,7 @@ def project_adjoint(
         split_sh(out, wanted["shs"])
     _native.project_adjoint(
         settings.launch(gaussians.means.dtype),
-        settings.view.native(),
+        settings.camera,
         gaussians.native(settings),
         address(projected.splats),
         address(projected.radii),
