@@ -55,11 +55,16 @@ class VlmRefinement(Phase):
     views: int = setting(16, "Most views per inspection.", low=1)
     rounds: int = setting(2, "Inspections, evenly spread over the phase.", low=1)
     pixels: tuple[int, int] = setting(
-        (1024 * 32**2, 2048 * 32**2), "Least and most pixels of a picture shown to a local model."
+        (1024 * 32**2, 2048 * 32**2), "Least and most pixels of a picture shown to a local model.", low=1
     )
     boxes: int = setting(3, "Most boxes asked for in a view.", low=1)
     weight: float = setting(4.0, "Weight of the loss inside the regions, before division by the mean.", low=1)
-    densify_every: int = setting(500, "Iterations between densifications of the flagged Gaussians.", scaled=True, low=1)
+    densify_every: int = setting(
+        1_000,
+        "Least iterations between densifications of the flagged Gaussians; an epoch at least.",
+        scaled=True,
+        low=1,
+    )
     densify_until: float = setting(0.8, "Share of the phase after which there are none.", low=0, high=1)
     seeds: int = setting(1_000, "Most new Gaussians in holes per round.", low=0)
 
@@ -95,7 +100,9 @@ class VlmRefinement(Phase):
         first, last = self._span(self._round)
         settle = first + int(SETTLE * (last - first))
         until = min(settle, self.start + int(self.densify_until * self.length))
-        if self._masks and step.iteration in Every(self.densify_every, first, until, first):
+        # Splitting what is already in place does harm first: all views must have had their say before the next time.
+        interval = max(self.densify_every, len(state.scene.train_cameras))
+        if self._masks and step.iteration in Every(interval, first, until + 1, first):
             self._densify(state)
         if step.iteration == settle:
             state.density.late_prune(state)

@@ -40,12 +40,15 @@ CLASSES = 1 + len(KINDS)
 class Plan:
     """How long and how fast. `look` and `bare` are shares of the steps: vision tower alone, no prompt text yet."""
 
-    steps: int = 1700
+    steps: int = 1500
     batch: int = 32
     rate: float = 1.5e-3
-    look: float = 0.13
-    bare: float = 0.6
+    look: float = 0.25
+    bare: float = 0.88
+    """Until then also one defect at most: short answers train fastest."""
     seed: int = 0
+    resume: Path | None = None
+    """Weights to begin with."""
     pool: int = 300
 
 
@@ -116,6 +119,14 @@ def resampled(pair: Pair, rng: np.random.Generator) -> Pair:
         )
 
     return Pair(twice(pair.render), twice(pair.photo), pair.boxes, pair.kinds, pair.masks)
+
+
+def turned(pair: Pair) -> Pair:
+    """The pair by half a turn: twice the examples for the price of one."""
+    height, width = pair.photo.shape[:2]
+    boxes = tuple((width - x1, height - y1, width - x0, height - y0) for x0, y0, x1, y1 in pair.boxes)
+    render, photo = (np.ascontiguousarray(p[::-1, ::-1]) for p in (pair.render, pair.photo))
+    return Pair(render, photo, boxes, pair.kinds, tuple(mask[::-1, ::-1] for mask in pair.masks))
 
 
 def patches(pictures: Tensor) -> Tensor:
@@ -281,11 +292,20 @@ def save_weights(model: nn.Module, directory: Path) -> None:
     path.chmod(0o644)
 
 
+def load_weights(model: nn.Module, directory: Path) -> None:
+    """Begin with the weights of a directory that was trained before."""
+    from safetensors.torch import load_file
+
+    model.load_state_dict({k: v.float() for k, v in load_file(directory / "model.safetensors").items()}, strict=False)
+
+
 def train(directory: Path, plan: Plan) -> None:
     """Write a trained model directory."""
     write_directory(directory)
     texts = Texts(directory)
     trainee = Trainee(directory, plan.seed).train()
+    if plan.resume:
+        load_weights(trainee.model, plan.resume)
     maker = PairMaker(plan.seed + 1, plan.pool)
     r = random.Random(plan.seed + 2)
     groups = [[p for p in trainee.parameters() if (p.ndim >= 2) == decays] for decays in (True, False)]
@@ -300,17 +320,22 @@ def train(directory: Path, plan: Plan) -> None:
             warm = min(1.0, (step - (answering_from if step >= answering_from else 0) + 1) / 150)
             for group in optimizer.param_groups:
                 group["lr"] = plan.rate * warm * (0.02 + 0.49 * (1 + math.cos(math.pi * done)))
-            rows, columns = r.choice(GRIDS) if done > 0.2 else r.choice(GRIDS[:2])
-            most = r.choice((1, 1, 1, 2, 2, 3))  # alike in length, the answers of a batch need little padding
-            pairs = [maker.pair(rows * TOKEN, columns * TOKEN, most * (r.random() > 0.15)) for _ in range(plan.batch)]
-            if done > 0.6 and r.random() < 0.4:
+            rows, columns = r.choice(GRIDS)
+            most = 1 if done < plan.bare else r.choice((1, 1, 2, 2, 3))  # alike in length: little padding
+            pairs = [
+                maker.pair(rows * TOKEN, columns * TOKEN, most * (r.random() > 0.15)) for _ in range(plan.batch // 2)
+            ]
+            pairs += [turned(pair) for pair in pairs]
+            if done > plan.bare and r.random() < 0.4:
                 pairs = [resampled(pair, maker.rng) for pair in pairs]
             batch = collate(pairs)
             if step < answering_from:
                 loss = trainee.looking(batch)
             else:
                 prompt = prompt_for(r, done < plan.bare)
-                loss = trainee.answering(batch, texts, prompt, max(0.15, 1 - done), 4.0 - 2.5 * done)
+                loss = trainee.answering(
+                    batch, texts, prompt, 2.0 if done < plan.bare else 0.5, 4.0 if done < plan.bare else 2.0
+                )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(trainee.parameters(), 1.0)
@@ -320,7 +345,7 @@ def train(directory: Path, plan: Plan) -> None:
             )
             if step % 50 == 0 or step == plan.steps - 1:
                 print(f"step {step}  loss {average:.4f}  {time.process_time() - begun:.0f} s of one core", flush=True)
-            if step % 400 == 399:
+            if step % 200 == 199:
                 save_weights(trainee.model, directory)
     save_weights(trainee.model, directory)
 
@@ -330,11 +355,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the embedded tiny model.")
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=Plan.steps)
+    parser.add_argument("--resume", type=Path, help="directory whose weights are trained on")
     parser.add_argument("--seed", type=int, default=Plan.seed)
     given = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    train(given.out, Plan(steps=given.steps, seed=given.seed))
+    train(given.out, Plan(steps=given.steps, seed=given.seed, resume=given.resume))
 
 
 if __name__ == "__main__":

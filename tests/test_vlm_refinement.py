@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Phase 2 on a tiny world with a known defect: found, carried into every view, refined, written down, resumable."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from arguments import DetectorConfig
+from phases.holes import hole_masks, seed_holes
+from phases.inspection import choose_views, still_wrong, survey
+from phases.lifting import Mark, flagged, lift, look_at_view, shown
+from phases.schedule import PhaseSchedule
+from phases.vlm_refinement import VlmRefinement
+from scene.gaussian_model import Label
+from train import train_step
+from vlm.defects import Box
+from vlm.residual import ResidualDetector
+
+DEFECT = slice(0, 12)
+"""Gaussians of the ball that have a wrong colour; they lie together."""
+
+
+def damaged(path, detector: str = "residual", iterations: int = 30, **options):
+    """A state whose Gaussians are the world's, but for a patch of the ball that is of another colour."""
+    settings = replace(
+        tiny.config(path, iterations=iterations, optim={"keep_share": 1.0}),
+        detector=DetectorConfig(detector=detector, **options),
+    )
+    state = tiny.state(path, settings)
+    world = {name: value.detach().clone() for name, value in tiny.world().parameters().items()}
+    order = torch.cat([world["means"][:80, 0].argsort(descending=True), torch.arange(80, 240)])
+    world = {name: value[order] for name, value in world.items()}
+    world["sh_dc"][DEFECT] = torch.tensor([1.7, -1.7, 1.7])
+    state.gaussians.rows.gather_append(torch.zeros(0, dtype=torch.int64), world)
+    state.density.finish(state)
+    return state
+
+
+def phase(length: int = 30, **settings) -> VlmRefinement:
+    vlm = VlmRefinement(**({"views": 4, "densify_every": 4, "rounds": 2} | settings))
+    vlm.start, vlm.length = 1, length
+    return vlm
+
+
+def run(state, vlm, until: int | None = None):
+    for _ in PhaseSchedule([vlm]).steps(state):
+        train_step(state, vlm, state.next_camera())
+        if state.iteration == until:
+            break
+
+
+def summary(path, number: int = 1) -> dict:
+    return json.loads((path / "vlm" / f"round_{number}" / "summary.json").read_text())
+
+
+def records(path, number: int = 1) -> list[dict]:
+    return [json.loads(line) for line in (path / "vlm" / f"round_{number}" / "audit.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def state(tmp_path):
+    return damaged(tmp_path / "run")
+
+
+def seen_defect(state, index: int) -> torch.Tensor:
+    """Where a view really shows the damaged Gaussians, [H, W] bool."""
+    values = torch.zeros(len(state.gaussians))
+    values[DEFECT] = 1
+    return shown(state, state.scene.train_cameras[index], values) > 0.3
+
+
+def boxed(state, index: int) -> Mark:
+    rows, columns = torch.nonzero(seen_defect(state, index), as_tuple=True)
+    return Mark(index, Box(float(columns.min()), float(rows.min()), float(columns.max()) + 1, float(rows.max()) + 1))
+
+
+def views_of_the_defect(state) -> list[int]:
+    pixels = [int(seen_defect(state, k).sum()) for k in range(len(state.scene.train_cameras))]
+    return sorted(range(len(pixels)), key=lambda k: -pixels[k])
+
+
+def test_need_lies_where_the_error_is(state):
+    need, visibility = survey(state)
+    assert need[DEFECT].mean() > 5 * need[80:].mean()
+    assert visibility.shape == (9, len(need)) and visibility.max() == 1
+
+
+def test_the_first_view_shown_sees_the_defect(state):
+    chosen, covered = choose_views(state, ResidualDetector(3), "cover", 2)
+    assert seen_defect(state, chosen[0]).sum() > 0 and covered > 0.3
+
+
+def test_boxes_of_two_views_single_out_the_defect_in_3d(state):
+    views = views_of_the_defect(state)[:2]
+    values = lift(state, [boxed(state, k) for k in views], {k: look_at_view(state, k) for k in views})
+    assert values[DEFECT].max() > 0.6
+    front = values[:80]
+    assert front[DEFECT].mean() > 4 * front[40:].mean()
+    assert values[80:].max() < 0.35, "the wall behind the box came along"
+
+
+def test_masks_reach_views_that_nobody_inspected(state):
+    first, second, unseen = views_of_the_defect(state)[:3]
+    looks = {k: look_at_view(state, k) for k in (first, second)}
+    values = lift(state, [boxed(state, first), boxed(state, second)], looks)
+    mask, truth = shown(state, state.scene.train_cameras[unseen], values), seen_defect(state, unseen)
+    assert mask[truth].mean() > 5 * mask[~truth].mean()
+
+
+def test_flags_can_be_had_back_from_the_masks(state):
+    views = views_of_the_defect(state)[:3]
+    values = torch.zeros(len(state.gaussians))
+    values[DEFECT] = 1
+    masks = {k: (shown(state, state.scene.train_cameras[k], values) * 255).to(torch.uint8) for k in views}
+    flags = flagged(state, masks)
+    assert flags[DEFECT].max() > 0.5 and flags[80:].max() < 0.2
+
+
+def test_holes_are_seeded_at_the_depth_round_them(state):
+    keep = torch.ones(len(state.gaussians), dtype=torch.bool)
+    keep[80:] = False
+    state.gaussians.keep(keep)
+    state.density.finish(state)
+    index = views_of_the_defect(state)[0]
+    looks, marks = {index: look_at_view(state, index)}, [Mark(index, Box(16, 6, 32, 30))]
+    assert hole_masks(marks, looks)[index].any()
+    before = len(state.gaussians)
+    count = seed_holes(state, marks, looks, 50)
+    assert 0 < count <= 50 and len(state.gaussians) == before + count
+    assert (state.gaussians.labels[before:] == Label.REFINED).all()
+    camera = state.scene.train_cameras[index]
+    pose = torch.from_numpy(camera.camera_from_world).float()
+    there = state.gaussians.means.detach()[before:] @ pose[:3, :3].T + pose[:3, 3]
+    assert (there[:, 2] > 2).all() and (there[:, 2] < 5).all()
+    u = camera.fx * there[:, 0] / there[:, 2] + camera.cx
+    assert (u > 16).all() and (u < 32).all()
+
+
+def test_refining_lowers_the_error_inside(tmp_path):
+    state = damaged(tmp_path / "run", iterations=80)
+    run(state, phase(rounds=1, length=80, densify_every=30))
+    figures = summary(tmp_path / "run")
+    before, after = figures["before"]["train"], figures["after"]["train"]
+    assert figures["inspection"]["accepted"] > 0 and before["inside"] > 3 * before["outside"]
+    assert after["inside"] < 0.85 * before["inside"]
+    assert figures["after"]["held_out"]["inside"] < figures["before"]["held_out"]["inside"]
+    assert "seconds" not in figures["inspection"]
+
+
+def test_only_flagged_gaussians_are_densified(tmp_path, state):
+    vlm = phase(rounds=1, seeds=0)
+    vlm.on_start(state)
+    flags = flagged(state, vlm._masks)
+    for name in ("grad_sum", "abs_grad_sum", "seen"):
+        state.gaussians.rows[name].fill_(1.0)
+    before = len(state.gaussians)
+    vlm._densify(state)
+    assert len(state.gaussians) == before + int((flags > 0.35).sum()) > before
+
+
+def test_every_box_is_written_down_with_its_verdict(tmp_path, state):
+    run(state, phase())
+    for number in (1, 2):
+        for record in records(tmp_path / "run", number):
+            assert record["detector"] == "residual" and "VLM" not in record["model"]
+            assert all(isinstance(box["accepted"], bool) and box["reason"] for box in record["boxes"])
+            assert all(
+                (tmp_path / "run" / "vlm" / f"round_{number}" / f).is_file() for f in record["pictures"].values()
+            )
+
+
+def test_weights_are_higher_inside_and_one_on_average(state):
+    vlm = phase()
+    vlm.on_start(state)
+    index = next(iter(vlm._masks))
+    camera = state.scene.train_cameras[index]
+    step = type("Step", (), {"camera": camera, "mask": None})()
+    weight, mask = vlm.pixel_weight(state, step), vlm._masks[index]
+    assert weight.mean() == pytest.approx(1, abs=1e-4)
+    assert weight[mask > 200].min() > 2 * weight[mask == 0].max()
+
+
+def test_without_a_detector_nothing_is_weighted_or_recorded(tmp_path):
+    state = damaged(tmp_path / "run", "none")
+    vlm = phase()
+    run(state, vlm)
+    assert not vlm._masks and not (tmp_path / "run" / "vlm").exists()
+
+
+def test_a_placebo_refines_as_many_boxes_elsewhere(tmp_path):
+    run(damaged(tmp_path / "placebo", "placebo"), phase())
+    run(damaged(tmp_path / "run"), phase())
+    placebo, real = summary(tmp_path / "placebo")["inspection"], summary(tmp_path / "run")["inspection"]
+    assert placebo["accepted"] == real["accepted"]
+    assert {r["detector"] for r in records(tmp_path / "placebo")} == {"placebo"}
+
+
+def test_a_replay_is_the_same_run(tmp_path):
+    first = damaged(tmp_path / "first")
+    run(first, phase())
+    again = damaged(tmp_path / "again", "replay", vlm_replay=tmp_path / "first")
+    run(again, phase())
+    for name, value in first.gaussians.parameters().items():
+        assert torch.equal(value, again.gaussians.parameters()[name]), name
+
+
+@pytest.mark.parametrize("at", [7, 15, 24])
+def test_a_run_that_is_resumed_ends_in_the_same_bits(tmp_path, at):
+    whole = damaged(tmp_path / "whole")
+    run(whole, phase())
+    part, vlm = damaged(tmp_path / "part"), phase()
+    run(part, vlm, until=at)
+    saved = {"state": part.state_dict(), "phase": vlm.state_dict()}
+    torch.save(saved, tmp_path / "saved.pt")
+    saved = torch.load(tmp_path / "saved.pt", weights_only=True)
+    resumed, vlm = (
+        tiny.state(
+            tmp_path / "other", replace(part.config, run=replace(part.config.run, model_path=tmp_path / "other"))
+        ),
+        phase(),
+    )
+    (tmp_path / "part" / "vlm").rename(tmp_path / "other" / "vlm")
+    resumed.load_state_dict(saved["state"])
+    vlm.load_state_dict(saved["phase"])
+    run(resumed, vlm)
+    for name, value in whole.gaussians.parameters().items():
+        assert torch.equal(value, resumed.gaussians.parameters()[name]), name
+    for number in (1, 2):
+        assert records(tmp_path / "other", number) == records(tmp_path / "whole", number)
+        assert summary(tmp_path / "other", number) == summary(tmp_path / "whole", number)
+
+
+def test_regions_that_are_fixed_leave_the_list(state):
+    mark = boxed(state, views_of_the_defect(state)[0])
+    assert still_wrong(state, [mark], {}) == [mark]
+    world = tiny.world()
+    with torch.no_grad():
+        state.gaussians.sh_dc[:80] = world.sh_dc[world.means[:80, 0].argsort(descending=True)]
+    assert still_wrong(state, [mark], {}) == []
+
+
+class Silent:
+    """A detector that finds nothing, or whose calls fail."""
+
+    name, model, judged = "qwen", "none", True
+
+    def __init__(self, error: str) -> None:
+        self.error = error
+
+    def views(self):
+        return None
+
+    def detect(self, view, render, photo):
+        from vlm.defects import DetectionResult
+
+        return DetectionResult(error=self.error)
+
+
+@pytest.mark.parametrize("error", ["", "out of memory"])
+def test_an_empty_round_is_a_round_and_a_failed_call_is_reported(tmp_path, state, monkeypatch, error):
+    from contextlib import nullcontext
+
+    monkeypatch.setattr("phases.vlm_refinement.open_detector", lambda *_, **__: nullcontext(Silent(error)))
+    run(state, phase())
+    assert summary(tmp_path / "run")["inspection"]["failed"] == (4 if error else 0)
+    assert summary(tmp_path / "run")["inspection"]["accepted"] == 0
+    assert {record["error"] for record in records(tmp_path / "run")} == {error}
+
+
+def test_the_number_of_gaussians_stays_within_the_cap(tmp_path):
+    state = damaged(tmp_path / "run")
+    state.density.target = len(state.gaussians)
+    run(state, phase())
+    assert len(state.gaussians) <= state.density.target + phase().seeds
+    assert np.isfinite(state.gaussians.means.detach().numpy()).all()
