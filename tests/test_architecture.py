@@ -94,9 +94,10 @@ def test_transformers_is_imported_by_the_vlm_package_alone():
 def test_no_part_of_the_product_needs_torchvision_or_mitsuba():
     unwanted = {"torchvision", "torchmetrics", "kornia", "lpips"}
     allowed_here = {"demo/make_scene.py"}
+    probes = {"vlm/qwen.py"}  # looks whether an installed torchvision is broken, to hide it from transformers
     for path in tracked(".py"):
         name = str(path.relative_to(ROOT))
-        assert not imports(path) & unwanted or name.startswith("tests/"), name
+        assert not imports(path) & unwanted or name.startswith("tests/") or name in probes, name
         assert "mitsuba" not in imports(path) or name in allowed_here, name
 
 
