@@ -184,6 +184,7 @@ def test_flags_imply_their_detector(flags, kind):
         {"detector": "replay"},
         {"vlm_endpoint": "file:///etc/passwd"},
         {"vlm_endpoint": "http://127.0.0.1:1"},
+        {"vlm_endpoint": "http://127.0.0.1:1", "vlm_endpoint_model": "mine"},
         {"detector": "placebo", "qwen_model_path": "no/such/folder"},
     ],
 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The path that a real Qwen3-VL takes, walked by the embedded tiny model; broken directories and a broken torchvision."""
+"""The path of a real Qwen3-VL, walked by the embedded tiny model; broken directories, a broken torchvision."""
 
 import json
 import shutil

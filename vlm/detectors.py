@@ -11,7 +11,7 @@ from utils.errors import UserError
 from . import embedded
 from .defects import DefectDetector
 from .directory import check_directory
-from .endpoint import EndpointDetector, check_url
+from .endpoint import EndpointDetector
 from .placebo import PlaceboDetector
 from .replay import ReplayDetector, audit_file, read_records
 from .residual import ResidualDetector
@@ -44,8 +44,7 @@ def check_detector(config: DetectorConfig) -> None:
     elif kind == "endpoint":
         if not config.vlm_endpoint:
             raise UserError("--detector endpoint: needs --vlm_endpoint URL, such as http://localhost:8000/v1")
-        check_url(config.vlm_endpoint)
-        EndpointDetector(config.vlm_endpoint).model  # noqa: B018 - asks the server which models it has
+        EndpointDetector(config.vlm_endpoint, config.vlm_endpoint_model, timeout=20).check()
     elif kind == "replay":
         if config.vlm_replay is None:
             raise UserError("--detector replay: needs --vlm_replay RUN, a run whose phase 2 has been recorded")

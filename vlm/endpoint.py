@@ -72,6 +72,18 @@ class EndpointDetector:
             error="" if answer.readable else "the answer holds no JSON",
         )
 
+    def check(self) -> None:
+        """Is anybody there? A server that does not list its models will do.
+
+        Raises:
+            UserError: nobody answers.
+        """
+        try:
+            self._get("models")
+        except EndpointError as error:
+            if not error.reached:
+                raise UserError(f"--vlm_endpoint {self._base}: {error}; start the server, or check the URL") from error
+
     def _first_model(self) -> str:
         """The first model that the server offers."""
         try:
@@ -107,10 +119,10 @@ class EndpointDetector:
             told = error.read(200).decode(errors="replace").strip()
             raise EndpointError(f"status {error.code} {told}", passing=error.code in BUSY) from error
         except TimeoutError as error:
-            raise EndpointError(f"no answer within {self._timeout:g} s", passing=True) from error
+            raise EndpointError(f"no answer within {self._timeout:g} s", passing=True, reached=False) from error
         except (URLError, HTTPException, OSError) as error:
             reason = getattr(error, "reason", error)
-            raise EndpointError(f"no connection ({reason})", passing=True) from error
+            raise EndpointError(f"no connection ({reason})", passing=True, reached=False) from error
         if len(content) > LONGEST_REPLY:
             raise EndpointError(f"a reply of more than {LONGEST_REPLY} bytes")
         try:
@@ -120,11 +132,11 @@ class EndpointDetector:
 
 
 class EndpointError(Exception):
-    """A call that failed; `passing` when it may succeed later."""
+    """A call that failed; `passing` when it may succeed later, `reached` when a server did answer."""
 
-    def __init__(self, text: str, *, passing: bool = False) -> None:
+    def __init__(self, text: str, *, passing: bool = False, reached: bool = True) -> None:
         super().__init__(text)
-        self.passing = passing
+        self.passing, self.reached = passing, reached
 
 
 def check_url(url: str) -> str:
