@@ -133,7 +133,7 @@ def where_wanted(make: Callable[[int], Wall], count: int, wanted: Callable[[np.n
     """
     density = float(count)
     for _ in range(3):
-        wall = make(int(density))
+        wall = make(max(1, int(density)))
         kept = wanted(wall.points)
         density = min(density * count / max(int(kept.sum()), 1), DENSEST * count)
         if abs(int(kept.sum()) - count) <= 0.05 * count:
