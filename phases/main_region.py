@@ -3,7 +3,8 @@
 
 The subject is the ball round the point that the cameras look at (`scene.view_geometry`). The photos count
 inside its projection and fall off smoothly outside; Gaussians that stray from the ball are pulled back; half
-way through, seeds are placed on surfaces that the plane sweep found inside it.
+way through, seeds are placed on surfaces that the plane sweep found inside it, and some on those that show
+behind it, so that the subject's Gaussians need not imitate its background.
 """
 
 from dataclasses import dataclass
@@ -36,33 +37,45 @@ class MainRegion(Phase):
     share: ClassVar[float] = 4 / 30
 
     seeds: int = setting(2_500, "Seeds at photo-consistent depth inside the main region.", low=0)
+    behind: int = setting(1_500, "Seeds behind it, where the region's pixels show something farther.", low=0)
     seeds_at: float = setting(0.5, "Share of the phase after which they are placed.", low=0, high=1)
     seed_reach: float = setting(1.2, "Seeds lie within so many subject radii of the focus.", low=0)
     falloff: float = setting(0.5, "Width of the soft edge of the region, in subject radii.", low=1e-3)
     penalty: float = setting(0.1, "Weight of the penalty on Gaussians outside the region.", low=0)
     sh_from: int = setting(3_000, "Iteration from which SH degree 1 is used.", scaled=True, low=0)
-    max_extent: float = setting(10.0, "At the end larger Gaussians go; in medians of the longest axis.", low=1)
+    max_extent: float = setting(10.0, "At the end larger ones go; in medians of longest axis over distance.", low=1)
     min_covisible: float = setting(0.1, "Less co-visible ones too; share of the focus' cameras and spread.", low=0)
 
     @torch.no_grad()
     def after_step(self, state: TrainingState, step: Step) -> None:
         """Densification; half way through also the seeds."""
         super().after_step(state, step)
-        wanted = self.seeds if state.config.run.seeds in ("main", "all") else 0
-        if wanted and step.iteration == self.start + int(self.seeds_at * self.length):
-            geometry, reach = state.geometry, self.seed_reach
+        if state.config.run.seeds == "none":
+            return
+        if step.iteration == self.start + int(self.seeds_at * self.length):
+            self._insert_seeds(state)
 
-            def inside(points: np.ndarray) -> np.ndarray:
-                return np.linalg.norm(points - geometry.focus, axis=1) < reach * geometry.subject_radius
+    def _insert_seeds(self, state: TrainingState) -> None:
+        """The subject's surfaces, and what shows behind them through the projected region."""
+        geometry, reach = state.geometry, self.seed_reach * state.geometry.subject_radius
 
-            insert_seeds(state, wanted, label=Label.SUBJECT, inside=inside)
+        def inside(points: np.ndarray) -> np.ndarray:
+            return np.linalg.norm(points - geometry.focus, axis=1) < reach
+
+        if self.seeds:
+            insert_seeds(state, self.seeds, label=Label.SUBJECT, inside=inside)
+        if self.behind:
+            views = [(view.index, state.scene.train_cameras[view.index]) for view in state.depth.views]
+            weight = {index: region_weight(camera, geometry, self.falloff).numpy() for index, camera in views}
+            insert_seeds(state, self.behind, label=Label.AMBIENT, weight=weight, inside=lambda points: ~inside(points))
 
     def loss(self, state: TrainingState, step: Step) -> dict[str, Tensor]:
         """The weighted photometric loss and the pull back into the region."""
         terms = super().loss(state, step)
         if self.penalty:
+            own = (state.gaussians.labels == Label.SUBJECT).float()
             outside = (relative_radius(state.gaussians.means, state.geometry) - 1).relu()
-            terms["region"] = self.penalty * outside.square().mean()
+            terms["region"] = self.penalty * (own * outside.square()).sum() / own.sum().clamp_min(1)
         return terms
 
     def pixel_weight(self, state: TrainingState, step: Step) -> Tensor:
@@ -99,7 +112,7 @@ class MainRegion(Phase):
         """Rows that are neither outliers in extent nor nearly unseen, bool [N]."""
         if not len(state.gaussians):
             return torch.zeros(0, dtype=torch.bool)
-        largest = state.gaussians.scales.amax(1)
+        largest = state.gaussians.scales.amax(1) / state.density.relative_distance(state.gaussians.means)
         cameras = state.scene.train_cameras
         count, spread = covisibility(state.gaussians.means.detach().numpy().astype(np.float64), cameras)
         full_count, full_spread = covisibility(state.geometry.focus[None], cameras)

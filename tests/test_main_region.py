@@ -97,7 +97,7 @@ def test_the_penalty_pulls_stray_gaussians_towards_the_focus(state):
 
 
 def test_seeds_come_half_way_inside_the_region(state):
-    settings, before = phase(seeds=60), len(state.gaussians)
+    settings, before = phase(seeds=60, behind=0), len(state.gaussians)
     for iteration in (19, 20, 21, 22):
         state.iteration = iteration
         output = step(state, iteration)
@@ -108,6 +108,18 @@ def test_seeds_come_half_way_inside_the_region(state):
     assert (state.gaussians.labels[fresh] == Label.SUBJECT).all()
     torch.testing.assert_close(state.gaussians.opacities.detach()[fresh], torch.full((60, 1), 0.3))
     assert (state.gaussians.births[fresh] == 21).all()
+
+
+def test_what_shows_behind_the_subject_is_seeded_as_surroundings_and_not_pulled(state):
+    before = len(state.gaussians)
+    state.iteration = 21
+    phase(seeds=0, behind=40).after_step(state, step(state, 21))
+    fresh = slice(before, None)
+    assert len(state.gaussians) > before
+    assert (state.gaussians.labels[fresh] == Label.AMBIENT).all()
+    assert (relative_radius(state.gaussians.means.detach()[fresh], state.geometry) > 1.2).all()
+    phase().loss(state, step(state))["region"].backward()
+    assert not state.gaussians.means.grad[fresh].any()
 
 
 def test_no_seeds_when_none_are_wanted(tmp_path):
