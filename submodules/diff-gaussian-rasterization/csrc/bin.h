@@ -20,15 +20,17 @@ struct BinArgs {
     const void* splats = nullptr;
     const int32_t* radii = nullptr;
     uint32_t* order = nullptr;                  // [N]: visible Gaussians by depth, ties by index
-    uint32_t* slot_ranges = nullptr;            // [N, 2]: first and count into the emission arrays
+    // A slot is where one (tile, Gaussian) pair's sums go. Slots lie in order of Gaussians, with gaps.
+    uint32_t* slot_ranges = nullptr;            // [N, 2]: a Gaussian's first slot and their number
     // Emission order: Gaussians by depth, tiles row by row. Capacity = sum of bounding-box tiles.
     uint32_t* emitted_tiles = nullptr;
     uint32_t* emitted_ids = nullptr;
     uint64_t* emitted_masks = nullptr;
-    uint32_t* slot_entries = nullptr;           // emission -> entry
+    uint32_t* emitted_slots = nullptr;
     // Entries: by tile, then depth.
     uint32_t* tile_offsets = nullptr;           // [tiles + 1]
     uint32_t* entry_ids = nullptr;
+    uint32_t* entry_slots = nullptr;
     uint64_t* entry_masks = nullptr;            // bit 8 row + column: that block is touched
 };
 

@@ -73,7 +73,6 @@ void bind_project(nb::module_& m) {
     pointer(v, "slots", &ProjectGradients::slots);
     pointer(v, "reached", &ProjectGradients::reached);
     pointer(v, "slot_ranges", &ProjectGradients::slot_ranges);
-    pointer(v, "slot_entries", &ProjectGradients::slot_entries);
     pointer(v, "means", &ProjectGradients::means);
     pointer(v, "quats", &ProjectGradients::quats);
     pointer(v, "scales", &ProjectGradients::scales);
@@ -112,7 +111,8 @@ void bind_bin(nb::module_& m) {
     pointer(a, "emitted_tiles", &BinArgs::emitted_tiles);
     pointer(a, "emitted_ids", &BinArgs::emitted_ids);
     pointer(a, "emitted_masks", &BinArgs::emitted_masks);
-    pointer(a, "slot_entries", &BinArgs::slot_entries);
+    pointer(a, "emitted_slots", &BinArgs::emitted_slots);
+    pointer(a, "entry_slots", &BinArgs::entry_slots);
     pointer(a, "tile_offsets", &BinArgs::tile_offsets);
     pointer(a, "entry_ids", &BinArgs::entry_ids);
     pointer(a, "entry_masks", &BinArgs::entry_masks);
@@ -139,6 +139,7 @@ void bind_blend(nb::module_& m) {
     pointer(in, "background", &BlendInputs::background);
     pointer(in, "tile_offsets", &BlendInputs::tile_offsets);
     pointer(in, "entry_ids", &BlendInputs::entry_ids);
+    pointer(in, "entry_slots", &BlendInputs::entry_slots);
     pointer(in, "entry_masks", &BlendInputs::entry_masks);
 
     nb::class_<BlendOutputs> out(m, "BlendOutputs");
@@ -176,18 +177,16 @@ void bind_blend(nb::module_& m) {
         nb::gil_scoped_release release;
         blend_adjoint(launch, in, v);
     });
-    m.def("sum_slots", [](const Launch& launch, int64_t count, uintptr_t slot_ranges, uintptr_t slot_entries,
+    m.def("sum_slots", [](const Launch& launch, int64_t count, uintptr_t slot_ranges,
                           uintptr_t reached, uintptr_t values, int columns, uintptr_t sums) {
         nb::gil_scoped_release release;
-        sum_slots(launch, count, reinterpret_cast<const uint32_t*>(slot_ranges),
-                  reinterpret_cast<const uint32_t*>(slot_entries), reinterpret_cast<const uint8_t*>(reached),
+        sum_slots(launch, count, reinterpret_cast<const uint32_t*>(slot_ranges), reinterpret_cast<const uint8_t*>(reached),
                   reinterpret_cast<const void*>(values), columns, reinterpret_cast<void*>(sums));
     });
-    m.def("reduce_stats", [](const Launch& launch, int64_t count, uintptr_t slot_ranges, uintptr_t slot_entries,
+    m.def("reduce_stats", [](const Launch& launch, int64_t count, uintptr_t slot_ranges,
                              uintptr_t stats, uintptr_t summed, uintptr_t largest, uintptr_t counts) {
         nb::gil_scoped_release release;
-        reduce_stats(launch, count, reinterpret_cast<const uint32_t*>(slot_ranges),
-                     reinterpret_cast<const uint32_t*>(slot_entries), reinterpret_cast<const void*>(stats),
+        reduce_stats(launch, count, reinterpret_cast<const uint32_t*>(slot_ranges), reinterpret_cast<const void*>(stats),
                      reinterpret_cast<void*>(summed), reinterpret_cast<void*>(largest),
                      reinterpret_cast<int32_t*>(counts));
     });

@@ -16,6 +16,7 @@ struct BlendInputs {
     const void* background = nullptr;           // [3]
     const uint32_t* tile_offsets = nullptr;
     const uint32_t* entry_ids = nullptr;
+    const uint32_t* entry_slots = nullptr;
     const uint64_t* entry_masks = nullptr;
 };
 
@@ -28,7 +29,7 @@ struct BlendOutputs {
     void* median_depth = nullptr;               // [H, W]: depth of the splat that crosses transmittance 1/2
     void* features = nullptr;                   // [channels, H, W]
     const uint8_t* count_mask = nullptr;        // [H, W]
-    void* stats = nullptr;                      // [entries, kStatFields]; zeroed by the caller
+    void* stats = nullptr;                      // [slots, kStatFields]; zeroed by the caller
 };
 
 struct BlendGradients {
@@ -43,9 +44,9 @@ struct BlendGradients {
     const void* v_inverse_depth = nullptr;
     const void* v_features = nullptr;
     bool absolute = false;                      // also sum per-pixel absolute gradients
-    void* slots = nullptr;                      // [entries, 16]
-    uint8_t* reached = nullptr;                 // [entries]; zeroed by the caller
-    void* slot_features = nullptr;              // [entries, channels]; zeroed by the caller
+    void* slots = nullptr;                      // [slots, 16]
+    uint8_t* reached = nullptr;                 // [slots]; zeroed by the caller
+    void* slot_features = nullptr;              // [slots, channels]; zeroed by the caller
 };
 
 }  // namespace dgr

@@ -39,10 +39,9 @@ struct ProjectOutputs {
 };
 
 struct ProjectGradients {
-    const void* slots = nullptr;                // [entries, 16], from the blend adjoint
-    const uint8_t* reached = nullptr;           // [entries]; rows of `slots` that were written
-    const uint32_t* slot_ranges = nullptr;      // [N, 2]: first and count into slot_entries
-    const uint32_t* slot_entries = nullptr;     // position of each slot's row
+    const void* slots = nullptr;                // [slots, 16], from the blend adjoint
+    const uint8_t* reached = nullptr;           // [slots]; rows of `slots` that were written
+    const uint32_t* slot_ranges = nullptr;      // [N, 2]: a Gaussian's first slot and their number
     void* means = nullptr;
     void* quats = nullptr;
     void* scales = nullptr;

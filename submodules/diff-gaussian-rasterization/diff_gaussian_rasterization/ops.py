@@ -64,13 +64,13 @@ class _Rasterize(torch.autograd.Function):
             want_stats=wants.weights,
             count_mask=wants.count_mask,
         )
-        ctx.settings, ctx.grid = settings, bins.grid
+        ctx.settings, ctx.grid, ctx.slots = settings, bins.grid, bins.slots
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(
             *(blended.image, blended.alpha, blended.depth, blended.inverse_depth, blended.features),
             *(features, means2d),
             *(projected.splats, projected.radii),
-            *(bins.tile_offsets, bins.entry_ids, bins.entry_masks, bins.slot_ranges, bins.slot_entries),
+            *(bins.tile_offsets, bins.entry_ids, bins.entry_slots, bins.entry_masks, bins.slot_ranges),
             *parameters,
         )
         extras = (blended.counts, blended.largest_weights, blended.summed_weights)
@@ -82,7 +82,7 @@ class _Rasterize(torch.autograd.Function):
     def backward(ctx, v_image, v_alpha, v_depth, v_inverse_depth, v_features, *_):
         saved = ctx.saved_tensors
         image, alpha, depth, inverse_depth, features_out, features, means2d = saved[:7]
-        projected, bins = stages.Projected(*saved[7:9]), stages.Bins(ctx.grid, *saved[9:14])
+        projected, bins = stages.Projected(*saved[7:9]), stages.Bins(ctx.grid, *saved[9:14], ctx.slots)
         gaussians = stages.Gaussians(*saved[14:])
         given = (v_image, v_alpha, v_depth, v_inverse_depth, v_features)
         if all(v is None for v in given):

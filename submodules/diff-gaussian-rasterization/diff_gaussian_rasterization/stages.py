@@ -13,6 +13,7 @@ from . import _native
 from .view import View
 
 SPLAT_FIELDS = 16  # columns of `Projected.splats`, see csrc/splat.h
+SLOT_FIELDS = 16
 STAT_FIELDS = 3
 
 
@@ -116,7 +117,7 @@ def project_adjoint(
 ) -> None:
     """Fill the gradients in `wanted` (by parameter name, and `means2d` [N, 4]) from the blend adjoint's slots."""
     out = _native.ProjectGradients()
-    fill(out, slots=slots, reached=reached, slot_ranges=bins.slot_ranges, slot_entries=bins.slot_entries)
+    fill(out, slots=slots, reached=reached, slot_ranges=bins.slot_ranges)
     fill(out, **{name: tensor for name, tensor in wanted.items() if name != "shs"})
     if "shs" in wanted:
         split_sh(out, wanted["shs"])
@@ -137,9 +138,10 @@ class Bins:
     grid: "_native.Grid"
     tile_offsets: torch.Tensor  # [tiles + 1] int32: entries of tile t are [t], [t + 1]
     entry_ids: torch.Tensor  # [entries] int32: by tile, then depth, ties by index
+    entry_slots: torch.Tensor  # [entries] int32: where the entry's sums go
     entry_masks: torch.Tensor  # [entries] int64: bit 8 row + column, blocks of that tile
     slot_ranges: torch.Tensor  # [N, 2] int32: first and number of a Gaussian's slots
-    slot_entries: torch.Tensor  # [slots] int32: slot -> entry
+    slots: int  # room for them; they lie in order of Gaussians, with gaps
 
 
 def grid_of(settings: Settings, launch: "_native.Launch") -> "_native.Grid":
@@ -166,12 +168,19 @@ def bin_splats(settings: Settings, projected: Projected) -> Bins:
     sizes = _native.bin_sort(launch, args)
     emitted_tiles, emitted_ids = indices(sizes.capacity), indices(sizes.capacity)
     emitted_masks = torch.empty(sizes.capacity, dtype=torch.int64)
-    slot_entries, entry_ids = indices(sizes.capacity), indices(sizes.capacity)
+    emitted_slots, entry_slots, entry_ids = (indices(sizes.capacity) for _ in range(3))
     entry_masks = torch.empty(sizes.capacity, dtype=torch.int64)
-    fill(args, emitted_tiles=emitted_tiles, emitted_ids=emitted_ids, emitted_masks=emitted_masks)
-    fill(args, slot_entries=slot_entries, tile_offsets=tile_offsets, entry_ids=entry_ids, entry_masks=entry_masks)
+    fill(
+        args,
+        emitted_tiles=emitted_tiles,
+        emitted_ids=emitted_ids,
+        emitted_masks=emitted_masks,
+        emitted_slots=emitted_slots,
+    )
+    fill(args, tile_offsets=tile_offsets, entry_ids=entry_ids, entry_slots=entry_slots, entry_masks=entry_masks)
     entries = _native.bin_fill(launch, args, sizes)
-    return Bins(grid, tile_offsets, entry_ids[:entries], entry_masks[:entries], slot_ranges, slot_entries)
+    listed = (array[:entries] for array in (entry_ids, entry_slots, entry_masks))
+    return Bins(grid, tile_offsets, *listed, slot_ranges, sizes.capacity)
 
 
 @dataclass
@@ -196,7 +205,8 @@ def blend_inputs(
     inputs = _native.BlendInputs()
     inputs.grid, inputs.channels = bins.grid, channels
     fill(inputs, splats=projected.splats, features=features, background=background)
-    fill(inputs, tile_offsets=bins.tile_offsets, entry_ids=bins.entry_ids, entry_masks=bins.entry_masks)
+    fill(inputs, tile_offsets=bins.tile_offsets, entry_ids=bins.entry_ids)
+    fill(inputs, entry_slots=bins.entry_slots, entry_masks=bins.entry_masks)
     return inputs
 
 
@@ -230,7 +240,7 @@ def blend(
         result.features = plane(channels)
     stats = None
     if want_stats or count_mask is not None:
-        stats = torch.zeros(len(bins.entry_ids), STAT_FIELDS, dtype=dtype)
+        stats = torch.zeros(bins.slots, STAT_FIELDS, dtype=dtype)
     out = _native.BlendOutputs()
     fill(out, image=result.image, alpha=result.alpha, depth=result.depth, median_depth=result.median_depth)
     fill(out, inverse_depth=result.inverse_depth, features=result.features, count_mask=count_mask, stats=stats)
@@ -248,8 +258,7 @@ def reduce_stats(launch: "_native.Launch", bins: Bins, stats: torch.Tensor, resu
     result.largest_weights = torch.empty(count, dtype=stats.dtype)
     result.counts = torch.empty(count, dtype=torch.int32)
     outputs = (result.summed_weights, result.largest_weights, result.counts)
-    inputs = (bins.slot_ranges, bins.slot_entries, stats)
-    _native.reduce_stats(launch, count, *map(address, (*inputs, *outputs)))
+    _native.reduce_stats(launch, count, *map(address, (bins.slot_ranges, stats, *outputs)))
 
 
 @dataclass(frozen=True)
@@ -273,14 +282,13 @@ def blend_adjoint(
     *,
     absolute: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Slots [entries, 16], which of them were reached, and the gradient of the features [N, C]."""
+    """Slots [slots, 16], which of them were reached, and the gradient of the features [N, C]."""
     dtype = projected.splats.dtype
-    entries = len(bins.entry_ids)
     channels = 0 if v.features is None else v.features.shape[0]
     inputs = blend_inputs(projected, bins, None, features, channels)
-    slots = torch.empty(entries, SPLAT_FIELDS, dtype=dtype)
-    reached = torch.zeros(entries, dtype=torch.uint8)
-    slot_features = torch.zeros(entries, channels, dtype=dtype) if channels else None
+    slots = torch.empty(bins.slots, SLOT_FIELDS, dtype=dtype)
+    reached = torch.zeros(bins.slots, dtype=torch.uint8)
+    slot_features = torch.zeros(bins.slots, channels, dtype=dtype) if channels else None
     args = _native.BlendGradients()
     args.absolute = absolute
     if blended is not None:
@@ -295,6 +303,6 @@ def blend_adjoint(
     if slot_features is not None:
         count = len(bins.slot_ranges)
         v_features = torch.empty(count, channels, dtype=dtype)
-        tables = map(address, (bins.slot_ranges, bins.slot_entries, reached, slot_features))
+        tables = map(address, (bins.slot_ranges, reached, slot_features))
         _native.sum_slots(launch, count, *tables, channels, address(v_features))
     return slots, reached, v_features

@@ -74,9 +74,12 @@ def test_entries_of_a_tile_are_in_order_of_depth_then_index(scene_of, isa):
 def test_each_gaussians_slots_are_exactly_its_entries(scene_of, isa):
     _, projected, bins = stages_of(scene_of(count=200, seed=3))
     ids = bins.entry_ids.tolist()
+    slots = bins.entry_slots.tolist()
+    assert len(set(slots)) == len(slots)
+    assert max(slots) < bins.slots
     for gaussian, (first, count) in enumerate(bins.slot_ranges.tolist()):
-        entries = bins.slot_entries[first : first + count].tolist()
-        assert entries == sorted(i for i, owner in enumerate(ids) if owner == gaussian)
+        own = [slot for slot, owner in zip(slots, ids, strict=True) if owner == gaussian]
+        assert sorted(own) == list(range(first, first + count))
         if projected.radii[gaussian] == 0:
             assert count == 0
 

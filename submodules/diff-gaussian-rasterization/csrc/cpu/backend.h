@@ -31,10 +31,10 @@ void blend_adjoint(const Launch&, const BlendInputs&, const BlendGradients&);
 LossSums compare_images(const Launch&, const LossArgs&, void* similarity, void* v_image);
 void adam_step(const Launch&, const AdamArgs&);
 
-// Per-Gaussian sums over slots. `values` is [entries, columns]; `reached` may be null.
-void sum_slots(const Launch&, int64_t count, const uint32_t* slot_ranges, const uint32_t* slot_entries,
+// Per-Gaussian sums over slots. `values` is [slots, columns]; `reached` may be null.
+void sum_slots(const Launch&, int64_t count, const uint32_t* slot_ranges,
                const uint8_t* reached, const void* values, int columns, void* sums);
-void reduce_stats(const Launch&, int64_t count, const uint32_t* slot_ranges, const uint32_t* slot_entries,
+void reduce_stats(const Launch&, int64_t count, const uint32_t* slot_ranges,
                   const void* stats, void* summed, void* largest, int32_t* counts);
 
 }  // namespace dgr

@@ -36,33 +36,38 @@ struct Keyed {
     uint32_t id;
 };
 
-// Visible Gaussians in index order. Their slot_ranges hold, until they are emitted, the number of tiles of their
-// bounding box; those of the others become empty.
+// Visible Gaussians in index order; room for their slots, one for each tile of the bounding box. The number of
+// tiles stays in slot_ranges until the Gaussian is emitted.
 template <class S, class Key>
 BinSizes collect_visible(const Launch& launch, const BinArgs& a, int threads, Keyed<Key>* out) {
-    std::vector<BinSizes> parts(threads);
+    std::vector<BinSizes> before(threads + 1);
     parallel_for(threads, threads, [&](int t) {
         const Range r = part_of(a.count, threads, t, 1);
-        for (int64_t i = r.begin; i < r.end; ++i) parts[t].visible += a.radii[i] > 0;
-    });
-    std::vector<int64_t> first(threads + 1, 0);
-    for (int t = 0; t < threads; ++t) first[t + 1] = first[t] + parts[t].visible;
-    parallel_for(threads, threads, [&](int t) {
-        const Range r = part_of(a.count, threads, t, 1);
-        Keyed<Key>* next = out + first[t];
-        int64_t capacity = 0;
+        BinSizes mine;
         for (int64_t i = r.begin; i < r.end; ++i) {
-            a.slot_ranges[2 * i] = a.slot_ranges[2 * i + 1] = 0;
-            if (a.radii[i] <= 0) continue;
-            *next++ = {depth_key<S, Key>(static_cast<const S*>(a.splats) + kSplatFields * i), uint32_t(i)};
-            capacity += a.slot_ranges[2 * i + 1] = uint32_t(launch.kernels.box_tiles(a, i));
+            const uint32_t boxes = a.radii[i] > 0 ? uint32_t(launch.kernels.box_tiles(a, i)) : 0;
+            a.slot_ranges[2 * i + 1] = boxes;
+            mine.visible += boxes > 0;
+            mine.capacity += boxes;
         }
-        parts[t].capacity = capacity;
+        before[t + 1] = mine;
     });
-    BinSizes sizes;
-    sizes.visible = first[threads];
-    for (const BinSizes& part : parts) sizes.capacity += part.capacity;
-    return sizes;
+    for (int t = 0; t < threads; ++t) {
+        before[t + 1].visible += before[t].visible;
+        before[t + 1].capacity += before[t].capacity;
+    }
+    parallel_for(threads, threads, [&](int t) {
+        const Range r = part_of(a.count, threads, t, 1);
+        Keyed<Key>* next = out + before[t].visible;
+        uint32_t slot = uint32_t(before[t].capacity);
+        for (int64_t i = r.begin; i < r.end; ++i) {
+            a.slot_ranges[2 * i] = slot;
+            slot += a.slot_ranges[2 * i + 1];
+            if (a.slot_ranges[2 * i + 1])
+                *next++ = {depth_key<S, Key>(static_cast<const S*>(a.splats) + kSplatFields * i), uint32_t(i)};
+        }
+    });
+    return before[threads];
 }
 
 // One stable pass of a radix sort.
@@ -104,8 +109,8 @@ BinSizes sort_by_depth(const Launch& launch, const BinArgs& a) {
     return sizes;
 }
 
-// First slot of each part of the depth order: an upper bound, from bounding boxes.
-std::vector<uint32_t> first_slots(const BinArgs& a, const BinSizes& sizes, int parts) {
+// Where each part of the depth order emits to: an upper bound, from bounding boxes.
+std::vector<uint32_t> first_positions(const BinArgs& a, const BinSizes& sizes, int parts) {
     std::vector<uint32_t> first(parts + 1, 0);
     if (parts == 1) return first;
     parallel_for(parts, parts, [&](int t) {
@@ -126,7 +131,7 @@ BinSizes bin_sort(const Launch& launch, const BinArgs& a) {
 
 int64_t bin_fill(const Launch& launch, const BinArgs& a, const BinSizes& sizes) {
     const int parts = resolve_threads(launch.threads), tiles = a.grid.tiles();
-    const std::vector<uint32_t> first = first_slots(a, sizes, parts);
+    const std::vector<uint32_t> first = first_positions(a, sizes, parts);
     std::vector<uint32_t> past(parts), counts(size_t(parts) * tiles, 0);
     parallel_for(parts, parts, [&](int t) {
         const Range r = part_of(sizes.visible, parts, t, 1);
@@ -145,11 +150,11 @@ int64_t bin_fill(const Launch& launch, const BinArgs& a, const BinSizes& sizes) 
     a.tile_offsets[tiles] = position;
     parallel_for(parts, parts, [&](int t) {
         uint32_t* next = counts.data() + size_t(t) * tiles;
-        for (uint32_t slot = first[t]; slot < past[t]; ++slot) {
-            const uint32_t entry = next[a.emitted_tiles[slot]]++;
-            a.entry_ids[entry] = a.emitted_ids[slot];
-            a.entry_masks[entry] = a.emitted_masks[slot];
-            a.slot_entries[slot] = entry;
+        for (uint32_t k = first[t]; k < past[t]; ++k) {
+            const uint32_t entry = next[a.emitted_tiles[k]]++;
+            a.entry_ids[entry] = a.emitted_ids[k];
+            a.entry_masks[entry] = a.emitted_masks[k];
+            a.entry_slots[entry] = a.emitted_slots[k];
         }
     });
     return position;

@@ -17,7 +17,7 @@ struct Kernels {
     void (*project)(const Camera&, const Gaussians&, const ProjectOutputs&, int64_t begin, int64_t end);
     void (*project_adjoint)(const Camera&, const Gaussians&, const void* splats, const int32_t* radii,
                             const ProjectGradients&, int64_t begin, int64_t end);
-    // Emits order[begin, end) from slot `first` on; adds to tile_counts; returns the slot after the last.
+    // Emits order[begin, end) from position `first` on; adds to tile_counts; returns the position after the last.
     uint32_t (*emit)(const BinArgs&, int64_t begin, int64_t end, uint32_t first, uint32_t* tile_counts);
     int (*box_tiles)(const BinArgs&, int64_t gaussian);
     void (*blend)(const BlendInputs&, const BlendOutputs&, int tile);

@@ -22,24 +22,23 @@ void over_gaussians(const Launch& launch, int64_t count, const Body& body) {
 }
 
 template <class S>
-void sum_rows(const uint32_t* range, const uint32_t* slot_entries, const uint8_t* reached, const S* values,
+void sum_rows(const uint32_t* range, const uint8_t* reached, const S* values,
               int columns, S* sum) {
     for (int c = 0; c < columns; ++c) sum[c] = S(0);
     for (uint32_t slot = range[0]; slot < range[0] + range[1]; ++slot) {
-        const uint32_t entry = slot_entries[slot];
-        if (reached && !reached[entry]) continue;
-        const S* row = values + int64_t(columns) * entry;
+        if (reached && !reached[slot]) continue;
+        const S* row = values + int64_t(columns) * slot;
         for (int c = 0; c < columns; ++c) sum[c] += row[c];
     }
 }
 
 template <class S>
-void reduce_stats_row(const uint32_t* range, const uint32_t* slot_entries, const S* stats, S& summed, S& largest,
+void reduce_stats_row(const uint32_t* range, const S* stats, S& summed, S& largest,
                       int32_t& pixels) {
     summed = largest = S(0);
     pixels = 0;
     for (uint32_t slot = range[0]; slot < range[0] + range[1]; ++slot) {
-        const S* row = stats + int64_t(kStatFields) * slot_entries[slot];
+        const S* row = stats + int64_t(kStatFields) * slot;
         summed += row[kSummedWeight];
         largest = row[kLargestWeight] > largest ? row[kLargestWeight] : largest;
         pixels += int32_t(row[kPixelCount]);
@@ -61,35 +60,35 @@ void project_adjoint(const Launch& launch, const Camera& camera, const Gaussians
 }
 
 template <class S>
-void sum_slots_of(const Launch& launch, int64_t count, const uint32_t* slot_ranges, const uint32_t* slot_entries,
+void sum_slots_of(const Launch& launch, int64_t count, const uint32_t* slot_ranges,
                   const uint8_t* reached, const void* values, int columns, void* sums) {
     over_gaussians(launch, count, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i)
-            sum_rows(slot_ranges + 2 * i, slot_entries, reached, static_cast<const S*>(values), columns,
+            sum_rows(slot_ranges + 2 * i, reached, static_cast<const S*>(values), columns,
                      static_cast<S*>(sums) + columns * i);
     });
 }
 
-void sum_slots(const Launch& launch, int64_t count, const uint32_t* slot_ranges, const uint32_t* slot_entries,
+void sum_slots(const Launch& launch, int64_t count, const uint32_t* slot_ranges,
                const uint8_t* reached, const void* values, int columns, void* sums) {
     const auto run = launch.f64 ? sum_slots_of<double> : sum_slots_of<float>;
-    run(launch, count, slot_ranges, slot_entries, reached, values, columns, sums);
+    run(launch, count, slot_ranges, reached, values, columns, sums);
 }
 
 template <class S>
-void reduce_stats_of(const Launch& launch, int64_t count, const uint32_t* slot_ranges, const uint32_t* slot_entries,
+void reduce_stats_of(const Launch& launch, int64_t count, const uint32_t* slot_ranges,
                      const void* stats, void* summed, void* largest, int32_t* counts) {
     over_gaussians(launch, count, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i)
-            reduce_stats_row(slot_ranges + 2 * i, slot_entries, static_cast<const S*>(stats),
+            reduce_stats_row(slot_ranges + 2 * i, static_cast<const S*>(stats),
                              static_cast<S*>(summed)[i], static_cast<S*>(largest)[i], counts[i]);
     });
 }
 
-void reduce_stats(const Launch& launch, int64_t count, const uint32_t* slot_ranges, const uint32_t* slot_entries,
+void reduce_stats(const Launch& launch, int64_t count, const uint32_t* slot_ranges,
                   const void* stats, void* summed, void* largest, int32_t* counts) {
     const auto run = launch.f64 ? reduce_stats_of<double> : reduce_stats_of<float>;
-    run(launch, count, slot_ranges, slot_entries, stats, summed, largest, counts);
+    run(launch, count, slot_ranges, stats, summed, largest, counts);
 }
 
 }  // namespace dgr

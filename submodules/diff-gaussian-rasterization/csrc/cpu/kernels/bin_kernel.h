@@ -89,7 +89,7 @@ DGR_HD uint64_t covered_blocks(const Ellipse<P>& e, typename P::Scalar tile_x, t
 }
 
 template <class P>
-uint32_t emit(const BinArgs& a, int64_t begin, int64_t end, uint32_t slot, uint32_t* tile_counts) {
+uint32_t emit(const BinArgs& a, int64_t begin, int64_t end, uint32_t at, uint32_t* tile_counts) {
     using S = typename P::Scalar;
     const S* splats = static_cast<const S*>(a.splats);
     const int across = a.grid.across(), block_height = a.grid.tile_height / kBlocksAcross;
@@ -99,23 +99,23 @@ uint32_t emit(const BinArgs& a, int64_t begin, int64_t end, uint32_t slot, uint3
         const S* splat = splats + int64_t(kSplatFields) * id;
         const Ellipse<P> ellipse(splat);
         const TileBox box = tile_box(a.grid, splat);
-        const uint32_t first = slot;
+        uint32_t slot = a.slot_ranges[2 * id];
         for (int ty = box.y0; ty <= box.y1; ++ty)
             for (int tx = box.x0; tx <= box.x1; ++tx) {
                 const uint64_t mask =
                     covered_blocks(ellipse, S(tx * a.grid.tile_width), S(ty * a.grid.tile_height), block_height);
                 if (!mask) continue;
                 const uint32_t tile = uint32_t(ty * across + tx);
-                a.emitted_tiles[slot] = tile;
-                a.emitted_ids[slot] = id;
-                a.emitted_masks[slot] = mask;
+                a.emitted_tiles[at] = tile;
+                a.emitted_ids[at] = id;
+                a.emitted_masks[at] = mask;
+                a.emitted_slots[at] = slot++;
                 ++tile_counts[tile];
-                ++slot;
+                ++at;
             }
-        a.slot_ranges[2 * id] = first;
-        a.slot_ranges[2 * id + 1] = slot - first;
+        a.slot_ranges[2 * id + 1] = slot - a.slot_ranges[2 * id];
     }
-    return slot;
+    return at;
 }
 
 template <class P>

@@ -5,7 +5,8 @@
 // image) - sum of w d so far, which is what lies behind:  dL/d ln(alpha) = w d - alpha R / (1 - alpha). No list is
 // stored, no transmittance divided back, and the pixels decide exactly as they did forward.
 // Per entry, six moments of that in whitened offsets and three colour sums stay in registers over all its
-// blocks; one reduction writes them to the entry's own slot.
+// blocks; one reduction writes them to the entry's own slot. Slots lie together by Gaussian: that scatters these
+// writes, which the arithmetic hides, and lets the next stage read in order.
 #pragma once
 
 #include "tile.h"
@@ -64,9 +65,10 @@ struct FullGradients {
         inverse = fma(weight, P::load(g_inverse.data + block * P::lanes), inverse);
     }
     void write(uint32_t entry) {
+        S* row = slot_row<S>(a.slot_features, in.channels, in, entry);
         for (int c = 0; c < in.channels; ++c) {
             S* sum = sums.data + c * P::lanes;
-            static_cast<S*>(a.slot_features)[int64_t(in.channels) * entry + c] = reduce_add(P::load(sum));
+            row[c] = reduce_add(P::load(sum));
             P(0).store(sum);
         }
     }
@@ -115,7 +117,9 @@ void blend_adjoint_tile(const BlendInputs& in, const BlendGradients& a, int inde
     const uint32_t begin = in.tile_offsets[index], end = in.tile_offsets[index + 1];
     for (uint32_t e = begin; e < end && live; ++e) {
         if ((e - begin) % kRescan == kRescan - 1) live = still_live<P>(live, state);
-        prefetch_splat<S>(in, e + kAhead < end ? e + kAhead : e);
+        const uint32_t later = e + kAhead < end ? e + kAhead : e;
+        prefetch_splat<S>(in, later);
+        __builtin_prefetch(slot_row<S>(a.slots, kSlotFields, in, later), 1);
         uint64_t blocks = in.entry_masks[e] & live;
         if (!blocks) continue;
         const S* row = static_cast<const S*>(in.splats) + int64_t(kSplatFields) * in.entry_ids[e];
@@ -159,11 +163,11 @@ void blend_adjoint_tile(const BlendInputs& in, const BlendGradients& a, int inde
         } while (blocks);
 
         const P first[8] = {v_sum, vp_sum, vs_sum, vpp_sum, vps_sum, vss_sum, red_sum, green_sum};
-        S* slot = static_cast<S*>(a.slots) + int64_t(kSlotFields) * e;
+        S* slot = slot_row<S>(a.slots, kSlotFields, in, e);
         reduce_add8(first, slot);
         const P second[8] = {blue_sum, abs_x, abs_y, depth_sum, inverse_sum, P(0), P(0), P(0)};
         reduce_add8(second, slot + 8);
-        a.reached[e] = 1;
+        a.reached[in.entry_slots[e]] = 1;
         if constexpr (kFull) extra.write(e);
     }
 }

@@ -123,7 +123,7 @@ void blend_tile(const BlendInputs& in, const BlendOutputs& out, int index) {
             if constexpr (kFull)
                 extra.add(int(b), weight, blended & pair.counts, before, P::load(s.t), row,
                           static_cast<const S*>(in.features) + int64_t(in.channels) * in.entry_ids[e],
-                          out.stats ? static_cast<S*>(out.stats) + int64_t(kStatFields) * e : nullptr);
+                          slot_row<S>(out.stats, kStatFields, in, e));
         } while (blocks);
     }
     for (int b = 0; b < kBlocks; ++b) {

@@ -20,30 +20,15 @@ DGR_HD void sum_slots(const ProjectGradients& out, int64_t begin, int valid, P* 
     for (int k = 0; k < P::lanes; ++k) {
         P total[kParts];
         for (int part = 0; part < kParts; ++part) total[part] = P(0);
-        const uint32_t* range = out.slot_ranges + 2 * (begin + k);
-        for (uint32_t slot = 0; k < valid && slot < range[1]; ++slot) {
-            const uint32_t entry = out.slot_entries[range[0] + slot];
-            if (!out.reached[entry]) continue;
-            const S* row = static_cast<const S*>(out.slots) + int64_t(kSlotFields) * entry;
+        const uint32_t* range = out.slot_ranges + 2 * (begin + (k < valid ? k : 0));
+        for (int64_t slot = range[0]; k < valid && slot < int64_t(range[0]) + range[1]; ++slot) {
+            if (!out.reached[slot]) continue;
+            const S* row = static_cast<const S*>(out.slots) + kSlotFields * slot;
             for (int part = 0; part < kParts; ++part) total[part] = total[part] + P::load(row + part * P::lanes);
         }
         for (int part = 0; part < kParts; ++part) total[part].store(rows[k] + part * P::lanes);
     }
     load_rows<P>(rows[0], kSlotFields, kSlotFields, P::lanes, sums);
-}
-
-// Fetches what sum_slots will read: rows of the slots of `near`, their numbers for `far`. Both random in memory.
-template <class P>
-DGR_HD void prefetch_slots(const ProjectGradients& out, int64_t near, int64_t far, int64_t end) {
-    using S = typename P::Scalar;
-    for (int64_t i = far; i < far + P::lanes && i < end; ++i)
-        __builtin_prefetch(out.slot_entries + out.slot_ranges[2 * i]);
-    for (int64_t i = near; i < near + P::lanes && i < end; ++i)
-        for (uint32_t k = 0; k < out.slot_ranges[2 * i + 1]; ++k) {
-            const int64_t entry = out.slot_entries[out.slot_ranges[2 * i] + k];
-            __builtin_prefetch(out.reached + entry);
-            __builtin_prefetch(static_cast<const S*>(out.slots) + kSlotFields * entry);
-        }
 }
 
 template <class P>
@@ -219,7 +204,6 @@ void project_adjoint(const Camera& camera, const Gaussians& g, const void* splat
             any = any || seen[k] > S(0);
         }
         const Masked<P> rows{P::load(seen) > P(0), i, valid};
-        prefetch_slots<P>(out, i + 2 * P::lanes, i + 4 * P::lanes, end);
         if (any)
             project_adjoint_pack(camera, lens, g, splats, out, rows);
         else

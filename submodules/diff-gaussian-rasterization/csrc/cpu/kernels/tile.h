@@ -104,6 +104,12 @@ DGR_HD void prefetch_splat(const BlendInputs& in, uint32_t entry) {
     __builtin_prefetch(static_cast<const S*>(in.splats) + int64_t(kSplatFields) * in.entry_ids[entry]);
 }
 
+// Where an entry's sums go: a row of an array over slots, null if the array is.
+template <class S>
+DGR_HD S* slot_row(void* array, int fields, const BlendInputs& in, uint32_t entry) {
+    return array ? static_cast<S*>(array) + int64_t(fields) * in.entry_slots[entry] : nullptr;
+}
+
 // One block under one splat.
 template <class P>
 struct Pair {
