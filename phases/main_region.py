@@ -52,7 +52,7 @@ class MainRegion(Phase):
         super().after_step(state, step)
         if state.config.run.seeds == "none":
             return
-        if step.iteration == self.start + int(self.seeds_at * self.length):
+        if step.iteration == min(self.start + int(self.seeds_at * self.length), self.end):
             self._insert_seeds(state)
 
     def _insert_seeds(self, state: TrainingState) -> None:
