@@ -59,17 +59,22 @@ class Milestones:
         """Log the step, and whatever else is due at this iteration."""
         state, iteration = self._state, self._state.iteration
         state.run.step(iteration, phase=phase.name, losses=losses, gaussians=len(state.gaussians))
+        if iteration < self._last:  # what the last phase does at its end belongs to the result
+            self._measure_and_save(iteration)
+        state.run.checkpoint_if_due(iteration, self._snapshot)
+
+    def finish(self) -> None:
+        """Measure and save the result, write the report; the run is over."""
+        self._measure_and_save(self._last)
+        page = write_report(self._state.run.path)
+        self._state.run.say(f"Report: {page}")
+        self._state.run.finish()
+
+    def _measure_and_save(self, iteration: int) -> None:
         if iteration in self._tests:
             self._test()
         if iteration in self._saves:
             self._save()
-        state.run.checkpoint_if_due(iteration, self._snapshot)
-
-    def finish(self) -> None:
-        """Write the report; the run is over."""
-        page = write_report(self._state.run.path)
-        self._state.run.say(f"Report: {page}")
-        self._state.run.finish()
 
     def _snapshot(self) -> dict[str, Any]:
         return {"state": self._state.state_dict(), "phases": self._plan.state_dict()}
