@@ -47,9 +47,7 @@ def gaussians_at(
     }
 
 
-def random_points(
-    count: int, center: Tensor, half_side: float, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
+def random_points(count: int, center: Tensor, half_side: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Uniform points [N, 3] in a cube round `center`, and uniform colours [N, 3]."""
     points = center + half_side * (2 * torch.rand(count, 3, generator=generator) - 1)
     return points, torch.rand(count, 3, generator=generator)
