@@ -10,6 +10,7 @@
 #include "../../math/constants.h"
 #include "../../splat.h"
 #include "../simd/rows.h"
+#include "geometry.h"
 
 namespace dgr::DGR_ISA {
 
@@ -22,21 +23,21 @@ constexpr double kSlack = 2e-3;       // px; far above rounding, far below a blo
 constexpr int kEmitAhead = 12;            // splats fetched into the cache before their turn
 constexpr double kLimitSlack = 1e-4;  // of log2(alpha); keeps chords right where the ellipse ends
 
-template <class S>
-DGR_HD int tile_of(S position, int tile_size, int tiles) {
+template <int kTileSize, class S>
+DGR_HD int tile_of(S position, int pixels) {
     // Bound first: a position may be far beyond any integer.
-    const S last = S(tiles) * S(tile_size) - S(1);
+    const S last = S(pixels - 1);
     const S inside = position < S(0) ? S(0) : (position > last ? last : position);
-    return int(inside) / tile_size;
+    return int(unsigned(inside) / unsigned(kTileSize));
 }
 
-template <class S>
-DGR_HD TileBox tile_box(const Grid& grid, const S* splat) {
+template <class P>
+DGR_HD TileBox tile_box(const Grid& grid, const typename P::Scalar* splat) {
+    using S = typename P::Scalar;
+    constexpr int kWidth = TileSize<P>::width, kHeight = TileSize<P>::height;
     const S rx = splat[kReachX] + S(kSlack), ry = splat[kReachY] + S(kSlack);
-    return {tile_of(splat[kX] - rx, grid.tile_width, grid.across()),
-            tile_of(splat[kX] + rx, grid.tile_width, grid.across()),
-            tile_of(splat[kY] - ry, grid.tile_height, grid.down()),
-            tile_of(splat[kY] + ry, grid.tile_height, grid.down())};
+    return {tile_of<kWidth>(splat[kX] - rx, grid.width), tile_of<kWidth>(splat[kX] + rx, grid.width),
+            tile_of<kHeight>(splat[kY] - ry, grid.height), tile_of<kHeight>(splat[kY] + ry, grid.height)};
 }
 
 // The ellipse's constants, broadcast once per splat.
@@ -62,9 +63,9 @@ struct Ellipse {
 
 // Blocks of one tile that the ellipse touches; bit 8 row + column.
 template <class P>
-DGR_HD uint64_t covered_blocks(const Ellipse<P>& e, typename P::Scalar tile_x, typename P::Scalar tile_y,
-                               int block_height) {
+DGR_HD uint64_t covered_blocks(const Ellipse<P>& e, typename P::Scalar tile_x, typename P::Scalar tile_y) {
     using S = typename P::Scalar;
+    constexpr int block_height = TileSize<P>::block_height;
     constexpr S kRow[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     uint64_t mask = 0;
     for (int row = 0; row < kBlocksAcross; row += P::lanes) {
@@ -92,18 +93,18 @@ template <class P>
 uint32_t emit(const BinArgs& a, int64_t begin, int64_t end, uint32_t at, uint32_t* tile_counts) {
     using S = typename P::Scalar;
     const S* splats = static_cast<const S*>(a.splats);
-    const int across = a.grid.across(), block_height = a.grid.tile_height / kBlocksAcross;
+    const int across = a.grid.across();
     for (int64_t k = begin; k < end; ++k) {
         const uint32_t id = a.order[k];
         __builtin_prefetch(splats + int64_t(kSplatFields) * a.order[k + kEmitAhead < end ? k + kEmitAhead : k]);
         const S* splat = splats + int64_t(kSplatFields) * id;
         const Ellipse<P> ellipse(splat);
-        const TileBox box = tile_box(a.grid, splat);
+        const TileBox box = tile_box<P>(a.grid, splat);
         uint32_t slot = a.slot_ranges[2 * id];
         for (int ty = box.y0; ty <= box.y1; ++ty)
             for (int tx = box.x0; tx <= box.x1; ++tx) {
                 const uint64_t mask =
-                    covered_blocks(ellipse, S(tx * a.grid.tile_width), S(ty * a.grid.tile_height), block_height);
+                    covered_blocks(ellipse, S(tx * TileSize<P>::width), S(ty * TileSize<P>::height));
                 if (!mask) continue;
                 const uint32_t tile = uint32_t(ty * across + tx);
                 a.emitted_tiles[at] = tile;
@@ -121,7 +122,7 @@ uint32_t emit(const BinArgs& a, int64_t begin, int64_t end, uint32_t at, uint32_
 template <class P>
 int box_tiles(const BinArgs& a, int64_t gaussian) {
     using S = typename P::Scalar;
-    return tile_box(a.grid, static_cast<const S*>(a.splats) + int64_t(kSplatFields) * gaussian).count();
+    return tile_box<P>(a.grid, static_cast<const S*>(a.splats) + int64_t(kSplatFields) * gaussian).count();
 }
 
 }  // namespace dgr::DGR_ISA

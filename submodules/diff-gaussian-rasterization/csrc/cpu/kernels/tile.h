@@ -11,6 +11,7 @@
 #include "../../math/constants.h"
 #include "../../splat.h"
 #include "../simd/rows.h"
+#include "geometry.h"
 
 namespace dgr::DGR_ISA {
 
@@ -25,11 +26,11 @@ struct BlockPixels {
 };
 
 template <class P>
-struct Tile {
+struct Tile : TileSize<P> {
     using S = typename P::Scalar;
-    static constexpr int block_height = P::lanes / kBlockWidth;
-    static constexpr int width = kBlocksAcross * kBlockWidth;
-    static constexpr int height = kBlocksAcross * block_height;
+    using TileSize<P>::block_height;
+    using TileSize<P>::width;
+    using TileSize<P>::height;
 
     int x0, y0, image_width, image_height;
     int64_t pixels;
