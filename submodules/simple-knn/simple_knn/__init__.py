@@ -37,9 +37,7 @@ def distCUDA2(points: Tensor, *, threads: int = 0) -> Tensor:  # noqa: N802 the 
 
 
 @torch.no_grad()
-def nearest(
-    points: Tensor, k: int, *, threads: int = 0, dtype: torch.dtype | None = None
-) -> tuple[Tensor, Tensor]:
+def nearest(points: Tensor, k: int, *, threads: int = 0, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
     """The k nearest other points of each point, nearest first.
 
     A duplicate of a point is a neighbour at distance 0. Equally distant points come in a fixed order.
