@@ -22,6 +22,7 @@ class DataConfig:
         -1,
         "1, 2, 4 or 8 divides the size; -1 limits the width to 1600; another number is a width in pixels.",
         flags=("-r",),
+        high=1 << 16,
         low=-1,
     )
     eval: bool = setting(True, "Hold every 8th view out of training (the default; --no_eval trains on all).")

@@ -39,6 +39,7 @@ def evaluate(state: TrainingState, cameras: Sequence[Camera]) -> Evaluation:
                 difference.double().abs().mean().item() / share,
                 -10 * log10(max(squared, 1e-10)),
                 (output.alpha > 0.9).double().mean().item(),
-            ]
+            ],
+            dtype=torch.float64,
         )
     return Evaluation(*(totals / max(1, len(cameras))).tolist())
