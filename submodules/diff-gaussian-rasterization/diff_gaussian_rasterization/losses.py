@@ -84,9 +84,7 @@ class _Loss(torch.autograd.Function):
     """The gradient comes with the value: both need the same blurred images."""
 
     @staticmethod
-    def forward(
-        ctx: Any, image: Tensor, target: Tensor, weight: Tensor | None, terms: _Terms, threads: int
-    ) -> Tensor:
+    def forward(ctx: Any, image: Tensor, target: Tensor, weight: Tensor | None, terms: _Terms, threads: int) -> Tensor:
         v_image = torch.empty_like(image, memory_format=torch.contiguous_format) if ctx.needs_input_grad[0] else None
         slopes = (terms.l1 / terms.count, -terms.dissimilarity / terms.count)
         l1, similarity = _compare(image, target, weight, threads, slopes=slopes, v_image=v_image)

@@ -12,7 +12,7 @@ SIZES = [(1, 1), (3, 5), (10, 11), (11, 11), (16, 64), (37, 53), (64, 15), (61, 
 
 def window(dtype: torch.dtype) -> torch.Tensor:
     """The 11 x 11 window of SSIM."""
-    line = torch.exp(-torch.arange(-5, 6, dtype=dtype) ** 2 / (2 * 1.5**2))
+    line = torch.exp(-(torch.arange(-5, 6, dtype=dtype) ** 2) / (2 * 1.5**2))
     line /= line.sum()
     return (line[:, None] * line)[None, None]
 
