@@ -117,6 +117,8 @@ def main(args: Sequence[str]) -> None:
     parser.add_argument("--lpips_weights", type=Path, metavar="FILE", help="safetensors of LPIPS with VGG16")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     settings = parser.parse_args(args)
+    for model in settings.model_path:
+        methods(model)  # a wrong folder is found before the first is measured
     lpips = load_lpips(settings.lpips_weights, quiet=settings.quiet)
     for model in settings.model_path:
         evaluate(model, lpips, quiet=settings.quiet)
