@@ -49,7 +49,18 @@ METHODS: dict[str, str] = {
 }
 """Flags of each method; a new one is a new row."""
 
-FIGURES = ("psnr", "ssim", "lpips", "psnr_main", "psnr_surroundings", "coverage", "gaussians", "cpu_s", "peak_mb")
+FIGURES = (
+    "psnr",
+    "ssim",
+    "lpips",
+    "psnr_main",
+    "psnr_surroundings",
+    "coverage",
+    "gaussians",
+    "steps",
+    "cpu_s",
+    "peak_mb",
+)
 
 
 @dataclass(frozen=True)
@@ -114,6 +125,7 @@ def figures(run: Run, args: argparse.Namespace, usage: dict[str, float]) -> dict
         "lpips": measured["LPIPS"],
         "coverage": last.get("coverage"),
         "gaussians": last.get("gaussians"),
+        "steps": last.get("optimizer_steps"),
         **split,
         **usage,
     }
@@ -187,7 +199,13 @@ def _cell(rows: Sequence[dict[str, Any]], figure: str) -> str:
     values = [row[figure] for row in rows if row.get(figure) is not None]
     if not values:
         return "–"
-    digits = 0 if figure in ("gaussians", "cpu_s", "peak_mb") else 3 if figure in ("ssim", "lpips", "coverage") else 2
+    digits = (
+        0
+        if figure in ("gaussians", "steps", "cpu_s", "peak_mb")
+        else 3
+        if figure in ("ssim", "lpips", "coverage")
+        else 2
+    )
     spread = f" ±{stdev(values):.{digits}f}" if len(values) > 1 else ""
     return f"{mean(values):.{digits}f}{spread}"
 

@@ -58,7 +58,8 @@ class DensityControl:
         self._median_distance = float(state.geometry.median_distance)
         self._cameras = torch.from_numpy(state.geometry.positions).float()
         pixels = state.scene.train_cameras[0].width * state.scene.train_cameras[0].height
-        self._dense = self._optim.dense * max(1.0, (FULL_SIZE_PIXELS / pixels) ** 0.5)
+        given = self._optim.preset or "--dense" in state.config.given
+        self._dense = self._optim.dense * (1.0 if given else max(1.0, (FULL_SIZE_PIXELS / pixels) ** 0.5))
         self.peak = len(state.gaussians)
         self.target: int | None = None
         for name in STATISTICS:
@@ -73,8 +74,11 @@ class DensityControl:
             return torch.ones(len(means))
         if not len(means):
             return torch.zeros(0)
-        distances = torch.cdist(means, self._cameras, compute_mode="donot_use_mm_for_euclid_dist")
-        return distances.amin(1) / self._median_distance
+        nearest = [
+            torch.cdist(part, self._cameras, compute_mode="donot_use_mm_for_euclid_dist").amin(1)
+            for part in means.split(1 << 15)  # all pairs at once are too many in a large scene
+        ]
+        return torch.cat(nearest) / self._median_distance
 
     @torch.no_grad()
     def update_reach(self, gaussians: GaussianModel) -> None:
@@ -232,12 +236,16 @@ class DensityControl:
         state.gaussians.logit_opacities.detach().clamp_(max=limit)
         state.optimizer.forget(state.gaussians, "logit_opacities")
 
+    def grown(self, gaussians: GaussianModel) -> None:
+        """After rows were added, whose statistics begin at zero while the others' go on."""
+        self.peak = max(self.peak, len(gaussians))
+        self.update_reach(gaussians)
+
     def finish(self, state: TrainingState) -> None:
         """After the rows have changed: statistics start anew, distances are taken again."""
-        self.peak = max(self.peak, len(state.gaussians))
+        self.grown(state.gaussians)
         for name in STATISTICS:
             state.gaussians.rows[name].zero_()
-        self.update_reach(state.gaussians)
         if self._optim.fastgs_faithful:
             state.optimizer.drop_gradients(state.gaussians)
 

@@ -4,11 +4,16 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from arguments.fields import FULL_RUN
+
 from .base import Phase
 from .density import Events
 from .every import NEVER, Every
 from .optimizer import StepWindows, fastgs_windows
 from .state import Step, TrainingState
+
+LAST_RESET = 0.8
+"""Share of the densification after which no opacity is reset: the late pruning would take what has not recovered."""
 
 
 @dataclass(kw_only=True)
@@ -21,16 +26,18 @@ class FastGS(Phase):
         """Densification, opacity resets and late pruning as published, scaled to the run."""
         optim, total = state.config.optim, state.config.run.iterations
         until = optim.densify_until_iter
-        keeps = (optim.cap_max or state.config.run.phases != "none") and not optim.fastgs_faithful
         return Events(
             densify=Every(optim.densification_interval, optim.densify_from_iter, until),
-            reset_opacity=Every(optim.opacity_reset_interval, 0, until),
+            reset_opacity=Every(_reset_interval(state), 0, round(LAST_RESET * until) + 1),
             late_prune=Every(optim.late_prune_interval, until, total) if total > until else NEVER,
-            keep_at=round(optim.keep_at * total) if keeps else None,
+            keep_at=_keep_at(state),
         )
 
     def windows(self, state: TrainingState) -> StepWindows:
-        """FastGS's step schedule."""
+        """FastGS's step schedule; after the keeping every iteration, so that what is kept is fine-tuned."""
+        kept = _keep_at(state)
+        if kept is not None and state.iteration >= kept and not state.config.optim.step_every:
+            return StepWindows(1, 1)
         return fastgs_windows(state.iteration, state.config)
 
     def after_step(self, state: TrainingState, step: Step) -> None:
@@ -38,3 +45,18 @@ class FastGS(Phase):
         super().after_step(state, step)
         if state.config.data.white_background and step.iteration == state.config.optim.densify_from_iter:
             state.density.limit_opacity(state, 0.01)
+
+
+def _keep_at(state: TrainingState) -> int | None:
+    """When the contributors are kept: in runs with phases or a cap; never as published."""
+    optim, run = state.config.optim, state.config.run
+    keeps = (optim.cap_max or run.phases != "none") and not optim.fastgs_faithful
+    return round(optim.keep_at * run.iterations) if keeps else None
+
+
+def _reset_interval(state: TrainingState) -> int:
+    """As given; as published it scales with the run like everything else."""
+    optim, config = state.config.optim, state.config
+    if not optim.fastgs_faithful or "--opacity_reset_interval" in config.given:
+        return optim.opacity_reset_interval
+    return max(1, round(optim.opacity_reset_interval * config.run.iterations / FULL_RUN))

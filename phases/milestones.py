@@ -65,6 +65,7 @@ class Milestones:
 
     def finish(self) -> None:
         """Measure and save the result, write the report; the run is over."""
+        self._state.run.log(optimizer_steps=self._state.optimizer.steps["means"])
         self._measure_and_save(self._last)
         page = write_report(self._state.run.path)
         self._state.run.say(f"Report: {page}")

@@ -50,6 +50,7 @@ class Optimizer:
         self._config = config.optim
         self._faithful = config.optim.fastgs_faithful
         self._extent = extent
+        self._last = config.run.iterations
         self.steps = {name: 0 for name in PARAMETERS}
         self._gathered = {name: 0 for name in PARAMETERS}
         for name in PARAMETERS:
@@ -79,6 +80,8 @@ class Optimizer:
     @torch.no_grad()
     def step(self, gaussians: GaussianModel, iteration: int, windows: StepWindows) -> None:
         """Step the groups whose window ends here; `rows["reach"]` scales each row's position rate."""
+        if self._faithful and iteration == self._last:
+            return
         due = GEOMETRY if iteration % windows.geometry == 0 else ()
         due += COLOUR if iteration % windows.colour == 0 else ()
         rates = self.rates(iteration)

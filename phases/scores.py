@@ -10,6 +10,8 @@ import torch
 from diff_gaussian_rasterization.losses import photometric
 from torch import Tensor
 
+from gaussian_renderer import scatter
+
 if TYPE_CHECKING:
     from scene.cameras import Camera
 
@@ -59,8 +61,12 @@ def _wrong_pixels(state: TrainingState, camera: Camera) -> tuple[Tensor, float]:
 
 @torch.no_grad()
 def blend_weights(state: TrainingState) -> Tensor:
-    """Blend weight of each Gaussian summed over all pixels of all training views, [N]."""
+    """Blend weight of each Gaussian summed over all pixels of all training views that count, [N]."""
     total = torch.zeros(len(state.gaussians), dtype=torch.float64)
     for camera in state.scene.train_cameras:
-        total += state.render(camera, want_weights=True).summed_weights
+        mask = camera.mask()
+        if mask is None:
+            total += state.render(camera, want_weights=True).summed_weights
+        else:
+            total += scatter(camera, state.gaussians, mask[None], mult=state.config.pipeline.mult)[:, 0]
     return total

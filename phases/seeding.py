@@ -74,7 +74,7 @@ def append(
         max_sh_degree=state.gaussians.max_sh_degree,
     )
     state.gaussians.append(parameters, label=label, birth=state.iteration)
-    state.density.finish(state)
+    state.density.grown(state.gaussians)
 
 
 @torch.no_grad()

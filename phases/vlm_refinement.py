@@ -24,7 +24,6 @@ from vlm.defects import Box
 from vlm.select import Select
 
 from .base import Phase
-from .density import Events
 from .every import Every
 from .holes import hole_masks, seed_holes
 from .inspection import inspect, still_wrong
@@ -78,7 +77,10 @@ class VlmRefinement(Phase):
     # -- hooks -------------------------------------------------------------------------------------------
 
     def on_start(self, state: TrainingState) -> None:
-        """The first inspection."""
+        """Keep the contributors now if that falls due in this phase, not in the middle of a round; then inspect."""
+        optim, total = state.config.optim, state.config.run.iterations
+        if self.start <= round(optim.keep_at * total) <= self.end:
+            state.density.keep_contributors(state)
         self._begin_round(state, 1)
 
     def pixel_weight(self, state: TrainingState, step: Step) -> Tensor | None:
@@ -89,10 +91,6 @@ class VlmRefinement(Phase):
         weight = 1 + (self.weight - 1) * mask.float() / 255
         weight = weight if step.mask is None else weight * step.mask
         return weight / weight.mean().clamp_min(1e-6)
-
-    def events(self, state: TrainingState) -> Events:
-        """Keeping by contribution, if it falls into this phase; growth and pruning are the phase's own."""
-        return Events(keep_at=round(state.config.optim.keep_at * state.config.run.iterations))
 
     def after_step(self, state: TrainingState, step: Step) -> None:
         """Statistics; growth of what is flagged; the pruning of a round; the next inspection."""
@@ -169,7 +167,9 @@ class VlmRefinement(Phase):
         """Turn the marks into masks of all views; returns how many Gaussians were put into holes."""
         values = lift(state, self._marks, looks)
         holes = hole_masks(self._marks, looks)
-        seeded = seed_holes(state, self._marks, looks, self.seeds) if holes else 0
+        room = state.density.room(state.gaussians)
+        most = self.seeds if room is None else min(self.seeds, room)
+        seeded = seed_holes(state, self._marks, looks, most) if holes and most else 0
         values = torch.cat([values, torch.ones(len(state.gaussians) - len(values))])
         self._masks = _rendered(state, state.scene.train_cameras, values)
         self._held_out = _rendered(state, state.scene.test_cameras, values)
