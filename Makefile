@@ -28,7 +28,10 @@ test: setup
 	@$(VENV_PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 bench: setup
-	@for script in benchmarks/rasterizer.py benchmarks/training.py; do $(VENV_PYTHON) $$script || exit 1; done
+	@test -n "$(RULER)" -a -n "$(SCENE)" || \
+	  { echo "usage: make bench RULER=<folder of a reference rasteriser> SCENE=<COLMAP dataset with points3D>" >&2; exit 2; }
+	@$(VENV_PYTHON) benchmarks/rasterizer.py --prototype $(RULER)
+	@$(VENV_PYTHON) benchmarks/training.py --source $(SCENE)
 
 lint: setup
 	@$(VENV_PYTHON) -m ruff check .

@@ -45,11 +45,11 @@ def main(argv: Sequence[str]) -> None:
     torch.set_num_threads(1)  # torch's own reductions depend on its threads; ours do not
     torch.autograd.set_detect_anomaly(config.run.detect_anomaly)
     set_threads(config.run.threads)
-    check_detector(config.detector)
-    scene = open_scene(config.data)
-    plan = schedule(config, kinds)
 
     with RunDir.open(config) as run:
+        check_detector(config.detector)
+        scene = open_scene(config.data)
+        plan = schedule(config, kinds)
         for line in (*describe(scene), f"Backend: CPU, {resolve_threads(0)} threads"):
             run.say(line)
         state = start(config, scene, run)

@@ -2,7 +2,7 @@
 """The settings, grouped as `--help` shows them.
 
 Iteration counts marked `scaled` are given for a run of 30 000 iterations. Names and defaults follow the
-INRIA and FastGS trainers where those have the setting; `docs/settings.md` tells where and why ours differ.
+INRIA and FastGS trainers where those have the setting; `docs/deviations.md` tells where and why ours differ.
 """
 
 from dataclasses import dataclass, field

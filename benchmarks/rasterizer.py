@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Our rasteriser beside the ruler: forward and backward to parameter gradients, CPU milliseconds on one thread.
 
-    python benchmarks/rasterizer.py --prototype ../shared/prototype          # builds the ruler and makes the scenes
+    python benchmarks/rasterizer.py --prototype RULER_SOURCES          # builds the ruler and makes the scenes
     python benchmarks/rasterizer.py --ruler ./ruler --scenes ./scenes --rounds 5 --json out.json
 
 Ours runs through the drop-in interface with torch tensors in and gradients out; the ruler re-lays its parameters out

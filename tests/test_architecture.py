@@ -17,10 +17,7 @@ MAY_IMPORT = {
     "vlm": {"arguments", "utils"},
     "scene": {"arguments", "utils", "simple_knn", "diff_gaussian_rasterization"},  # a camera is a View there
     "arguments": {"utils"},  # the error that users see
-    "utils": {
-        "arguments",
-        "diff_gaussian_rasterization",
-    },  # a run folder keeps the settings; metrics share the native SSIM
+    "utils": {"arguments"},  # a run folder keeps the settings
     "diff_gaussian_rasterization": set(),
     "simple_knn": set(),
 }

@@ -21,6 +21,9 @@ def check_directory(path: Path) -> None:
     _json(path, "tokenizer_config.json")
     if not (path / "tokenizer.json").is_file():
         _json(path, "vocab.json")
+    templates = (path / name for name in ("chat_template.jinja", "chat_template.json"))
+    if "chat_template" not in _json(path, "tokenizer_config.json") and not any(file.is_file() for file in templates):
+        raise UserError(f"{path}: has no chat template; {ADVICE}")
     for weights in weight_files(path):
         _check_safetensors(weights)
 
