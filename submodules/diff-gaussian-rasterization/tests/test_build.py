@@ -32,7 +32,10 @@ def build(cxx, source, out, *flags):
     return out
 
 
-CORE = ["choose.cpp", "bin.cpp", "blend.cpp", "project.cpp", "thread_pool.cpp", "kernels_portable.cpp"]
+CORE = [
+    *("choose.cpp", "bin.cpp", "blend.cpp", "project.cpp", "loss.cpp", "adam.cpp"),
+    *("thread_pool.cpp", "kernels_portable.cpp"),
+]
 
 
 @pytest.mark.parametrize("source", CORE)
