@@ -11,7 +11,7 @@ from arguments import Config
 from scene.dataset import Scene
 from scene.gaussian_model import GaussianModel
 from scene.initialization import gaussians_at, random_points
-from scene.ply import read_gaussians
+from scene.ply import is_splat, read_gaussians, read_points
 from scene.view_geometry import view_geometry
 from utils.atomic import write_text
 from utils.errors import UserError
@@ -56,18 +56,18 @@ def write_geometry(state: TrainingState) -> None:
 
 
 def _starting_gaussians(config: Config, scene: Scene, focus: np.ndarray, generator: torch.Generator) -> GaussianModel:
-    """The 100 random points, the SfM points or a PLY."""
+    """The 100 random points, the SfM points, or a PLY of points or of Gaussians."""
     run, degree = config.run, config.pipeline.sh_degree
     if run.init == "random":
         center = torch.as_tensor(focus, dtype=torch.float32)
         points, colors = random_points(run.num_points, center, run.init_extent * scene.extent, generator)
-    elif run.init == "sfm":
-        if scene.points is None or not len(scene.points.xyz):
-            raise UserError("--init sfm: the dataset has no points3D; use --init random")
-        points = torch.from_numpy(scene.points.xyz).float()
-        colors = torch.from_numpy(scene.points.rgb).float() / 255
-    else:
+    elif run.init != "sfm" and is_splat(Path(run.init)):
         return _from_ply(Path(run.init), degree)
+    else:
+        cloud = scene.points if run.init == "sfm" else read_points(Path(run.init))
+        if cloud is None:
+            raise UserError("--init sfm: the dataset has no points3D; use --init random")
+        points, colors = torch.from_numpy(cloud.xyz).float(), torch.from_numpy(cloud.rgb).float() / 255
     return GaussianModel(gaussians_at(points, colors, max_sh_degree=degree), max_sh_degree=degree)
 
 

@@ -21,8 +21,6 @@ MAY_IMPORT = {
     "diff_gaussian_rasterization": set(),
     "simple_knn": set(),
 }
-# A run's folder is where settings and effects meet.
-EXCEPTIONS = {"utils/run_dir.py": {"arguments"}}
 OURS = set(MAY_IMPORT) | ENTRY_POINTS | NATIVE | {"tests", "tools", "benchmarks", "scripts", "demo"}
 SOURCES = {".py", ".cpp", ".h", ".cu", ".cuh"}
 
@@ -61,10 +59,7 @@ def test_a_package_imports_only_whom_it_may(package):
     strangers = {
         str(path.relative_to(ROOT)): sorted(bad)
         for path in files
-        if (
-            bad := imports(path)
-            & (OURS - {package}) - MAY_IMPORT[package] - EXCEPTIONS.get(str(path.relative_to(ROOT)), set())
-        )
+        if (bad := imports(path) & (OURS - {package}) - MAY_IMPORT[package])
     }
     assert not strangers
 

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Train the embedded tiny model on synthetic pairs; one core, under half an hour, the same bits from the same seed.
+"""Train the embedded tiny model on synthetic pairs on one core; the same bits from the same seed.
 
     OMP_NUM_THREADS=1 MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=8589934592 \\
         nice python -m vlm.embedded.train vlm/embedded/model
 
 The two MALLOC settings keep glibc from returning large tensors to the system and fetching them again.
 
-Three helpers make it learn in minutes: sines in the position table; a first stage that trains the vision tower
+Three helpers make it learn sooner: sines in the position table; a first stage that trains the vision tower
 alone to say which cells of a picture look spoiled; and throw-away heads (cells, first box) beside the language loss.
 The modules are transformers' own. Only while training, pictures of one size share one attention call.
 """
