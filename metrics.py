@@ -14,6 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
+if __name__ == "__main__":
+    from utils.startup import quiet_imports
+
+    quiet_imports()
+
 from scene.model_folder import holds_out_views
 from utils.atomic import write_text
 from utils.command import Parser, run_command

@@ -19,6 +19,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__":
+    from utils.startup import quiet_imports
+
+    quiet_imports()
+
 import numpy as np
 import torch
 from diff_gaussian_rasterization import set_threads

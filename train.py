@@ -4,6 +4,11 @@
 import sys
 from collections.abc import Sequence
 
+if __name__ == "__main__":
+    from utils.startup import quiet_imports
+
+    quiet_imports()
+
 import torch
 from diff_gaussian_rasterization import resolve_threads, set_threads
 

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """However an entry point ends, its exit code and what it prints are for people."""
 
+import errno
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +36,54 @@ def test_errors_are_one_line_on_stderr_and_notices_one_on_stdout(capsys):
     ends_with(UserError("--source: no\nsuch folder"))
     ends_with(NothingToDo("nothing left to do"))
     assert capsys.readouterr() == ("nothing left to do\n", "--source: no such folder\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "word"),
+    [
+        (MemoryError(), "out of memory"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "out of memory"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "out of memory"),
+        (OSError(errno.ENOSPC, "No space left on device", "M/log.jsonl"), "M/log.jsonl: No space left"),
+        (OSError(errno.EROFS, "Read-only file system"), "Read-only"),
+        (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
+    ],
+)
+def test_the_end_of_what_the_machine_has_is_one_line(capsys, error, word):
+    assert ends_with(error) == 2
+    said = capsys.readouterr().err
+    assert word in said and said.count("\n") == 1
+
+
+def test_a_name_from_outside_cannot_steer_the_terminal(capsys):
+    ends_with(UserError("\x1b[2Ja\u202eb\udcff.jpg:\r\nbad"))
+    assert capsys.readouterr().err == "\\x1b[2Ja\\u202eb\\udcff.jpg:  bad\n"
+
+
+@pytest.mark.parametrize("entry", ["train.py", "render.py", "metrics.py"])
+def test_ctrl_c_while_packages_are_imported_leaves_no_traceback(entry, tmp_path):
+    (tmp_path / "numpy.py").write_text("import time; print('importing', flush=True); time.sleep(60)")
+    process = subprocess.Popen(
+        [sys.executable, ROOT / entry],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60)[1] == ""
+    assert process.returncode == -signal.SIGINT
+
+
+@pytest.mark.parametrize(
+    ("code", "word"),
+    [("import no_such_package", "no_such_package: not installed"), ("raise MemoryError", "out of memory")],
+)
+def test_a_missing_package_or_memory_is_one_line_while_importing(code, word):
+    script = f"from utils.startup import quiet_imports; quiet_imports(); {code}"
+    process = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert process.returncode == 2 and word in process.stderr and process.stderr.count("\n") == 1
 
 
 def test_bugs_are_not_hidden():

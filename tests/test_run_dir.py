@@ -296,7 +296,7 @@ def slow_run(config: Config, pause: float) -> subprocess.Popen:
     return process
 
 
-@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_finishes_the_step_and_writes_a_checkpoint(config, by):
     process = slow_run(config, pause=0.01)
     process.send_signal(by)
@@ -314,6 +314,14 @@ def test_a_second_ctrl_c_does_not_wait(config):
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in error
+
+
+def test_a_terminal_that_closes_may_say_so_twice(config):
+    process = slow_run(config, pause=0.2)
+    for _ in range(2):
+        process.send_signal(signal.SIGHUP)
+    process.communicate(timeout=60)
+    assert process.returncode == 130 and checkpoint.checkpoints(config.run.model_path)
 
 
 def test_a_killed_run_gives_its_folder_back(config):

@@ -4,11 +4,15 @@
 import argparse
 import difflib
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from io import TextIOWrapper
 from typing import NoReturn
 
-from .errors import NothingToDo, UserError
+from .errors import NothingToDo, UserError, machine_failure
 
 
 class Parser(argparse.ArgumentParser):
@@ -36,25 +40,53 @@ class Parser(argparse.ArgumentParser):
 
 def run_command(main: Callable[[Sequence[str]], None], args: Sequence[str] | None = None) -> int:
     """Run an entry point on the command line's arguments and return its exit code."""
+    with _ctrl_c_raises():
+        try:
+            if isinstance(sys.stdout, TextIOWrapper):
+                sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold anything
+            code = _exit_code(main, sys.argv[1:] if args is None else args)
+            sys.stdout.flush()
+        except BrokenPipeError:  # whoever read our output has gone; nothing may be flushed there at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+        return code
+
+
+@contextmanager
+def _ctrl_c_raises() -> Iterator[None]:
+    """Within the block Ctrl-C is Python's, unless the process was told to ignore it, as by nohup."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_DFL or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        code = _exit_code(main, sys.argv[1:] if args is None else args)
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever read our output has gone; nothing may be flushed there at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    return code
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)  # nor a traceback from the interpreter's last moments
 
 
 def _exit_code(main: Callable[[Sequence[str]], None], args: Sequence[str]) -> int:
     try:
         main(args)
     except UserError as error:
-        print(str(error).replace("\n", " "), file=sys.stderr)
+        print(one_line(str(error)), file=sys.stderr)
         return 2
     except NothingToDo as notice:
-        print(notice)
+        print(one_line(str(notice)))
     except KeyboardInterrupt:
         return 130
     except SystemExit as end:  # argparse after --help
         return int(end.code or 0)
+    except Exception as error:
+        line = machine_failure(error)
+        if line is None:
+            raise
+        print(one_line(line), file=sys.stderr)
+        return 2
     return 0
+
+
+def one_line(text: str) -> str:
+    """A text that may hold names from outside as a terminal can take it: no line breaks, no control sequences."""
+    return "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in text)
