@@ -101,6 +101,28 @@ def read_vertices(path: Path) -> tuple[Header, np.ndarray]:
     return header, np.frombuffer(data[start:], dtype, vertices.count) if vertices.count else np.zeros(0, dtype)
 
 
+def read_tables(path: Path) -> dict[str, np.ndarray]:
+    """All elements of a binary file without lists, by name, as structured arrays.
+
+    Raises:
+        UserError: The file is missing, damaged, cut off, or has text or lists.
+    """
+    data = _bytes(path)
+    header = _parse(path, data)
+    order, start = _ORDERS.get(header.format, "="), header.end
+    distinct = all(len({column.name for column in e.properties}) == len(e.properties) > 0 for e in header.elements)
+    if order == "=" or not distinct or any(element.has_lists() for element in header.elements):
+        raise UserError(f"{path}: its elements are not plain binary tables; export the file again")
+    tables = {}
+    for element in header.elements:
+        dtype = element.dtype(order)
+        if start + element.count * dtype.itemsize > len(data):
+            raise _cut_off(path, element.count)
+        tables[element.name] = np.frombuffer(data, dtype, element.count, start) if element.count else np.zeros(0, dtype)
+        start += element.count * dtype.itemsize
+    return tables
+
+
 def read_header(path: Path) -> Header:
     """Only the header."""
     return _parse(path, _bytes(path, _HEADER_LIMIT))
@@ -197,4 +219,4 @@ def _within(column: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def _cut_off(path: Path, count: int) -> UserError:
-    return UserError(f"{path}: says {count} vertices, but the file ends before; it is cut off, copy it again")
+    return UserError(f"{path}: says {count} rows, but the file ends before; it is cut off, copy it again")

@@ -10,8 +10,6 @@ from hypothesis import strategies as st
 from plyfile import PlyData, PlyElement
 
 from scene.ply import (
-    FLAT_SCALE,
-    FULL_OPACITY,
     is_splat,
     read_gaussians,
     read_points,
@@ -19,6 +17,7 @@ from scene.ply import (
     write_gaussians,
     write_points,
 )
+from scene.splats import FLAT_SCALE, FULL_OPACITY
 from utils.errors import UserError
 
 ARRAYS = ("means", "sh_dc", "sh_rest", "logit_opacities", "log_scales", "quats")
@@ -286,10 +285,10 @@ def test_a_number_of_coefficients_that_is_no_degree_is_refused(tmp_path, file):
     refused(tmp_path / "a.ply", "30 f_rest")
 
 
-def test_compressed_splats_say_that_they_are_not_read_yet(tmp_path):
+def test_a_compressed_ply_that_lacks_its_columns_is_refused(tmp_path):
     header = "element chunk 1\nproperty float min_x\nelement vertex 1\nproperty uint packed_position\n"
     (tmp_path / "a.ply").write_bytes(ply(header, b"\0" * 8))
-    refused(tmp_path / "a.ply", "compressed PLY")
+    refused(tmp_path / "a.ply", "damaged compressed PLY")
 
 
 @settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
