@@ -37,7 +37,8 @@ from scene.cameras import Camera
 from scene.dataset import Scene, open_scene, training_size
 from scene.gaussian_model import GaussianModel
 from scene.model_folder import load_model
-from scene.ply import SplatArrays, read_gaussians
+from scene.splat_files import read_splats
+from scene.splats import SplatArrays
 from scene.viewpoints import camera_path, read_viewpoints
 from utils.atomic import write_text
 from utils.command import Parser, run_command
@@ -77,7 +78,7 @@ def parse(args: Sequence[str]) -> argparse.Namespace:
     what = parser.add_argument_group("what to draw")
     what.add_argument("-m", "--model_path", type=Path, metavar="MODEL", help="folder of a run")
     what.add_argument("--iteration", type=int, default=-1, help="which saved iteration; -1 is the last")
-    what.add_argument("--ply", type=Path, metavar="FILE", help="any splat PLY instead of a run")
+    what.add_argument("--ply", type=Path, metavar="FILE", help="any file of Gaussians instead of a run (PLY, SPZ, SOG, …)")
     what.add_argument("--cameras", type=Path, metavar="PATH", help="for --ply: a cameras.json, or a COLMAP folder")
     what.add_argument("--skip_train", action="store_true", help="leave the training views out")
     what.add_argument("--skip_test", action="store_true", help="leave the held-out views out")
@@ -148,7 +149,7 @@ def _splits(settings: argparse.Namespace, scene: Scene) -> dict[str, tuple[Camer
 
 def _render_ply(settings: argparse.Namespace) -> None:
     """A PLY from anywhere, seen from given places."""
-    splats = read_gaussians(settings.ply)
+    splats = read_splats(settings.ply)
     model = _model(splats, settings.white_background, settings.mult)
     cameras = read_viewpoints(settings.cameras)
     if settings.resolution is not None:

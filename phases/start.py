@@ -11,7 +11,8 @@ from arguments import Config
 from scene.dataset import Scene
 from scene.gaussian_model import GaussianModel
 from scene.initialization import gaussians_at, random_points
-from scene.ply import is_splat, read_gaussians, read_points
+from scene.ply import read_points
+from scene.splat_files import holds_splats, read_splats
 from scene.view_geometry import view_geometry
 from utils.atomic import write_text
 from utils.errors import UserError
@@ -56,13 +57,13 @@ def write_geometry(state: TrainingState) -> None:
 
 
 def _starting_gaussians(config: Config, scene: Scene, focus: np.ndarray, generator: torch.Generator) -> GaussianModel:
-    """The 100 random points, the SfM points, or a PLY of points or of Gaussians."""
+    """The 100 random points, the SfM points, a PLY of points, or a file of Gaussians."""
     run, degree = config.run, config.pipeline.sh_degree
     if run.init == "random":
         center = torch.as_tensor(focus, dtype=torch.float32)
         points, colors = random_points(run.num_points, center, run.init_extent * scene.extent, generator)
-    elif run.init != "sfm" and is_splat(Path(run.init)):
-        return _from_ply(Path(run.init), degree)
+    elif run.init != "sfm" and holds_splats(Path(run.init)):
+        return _from_splats(Path(run.init), degree)
     else:
         cloud = scene.points if run.init == "sfm" else read_points(Path(run.init))
         if cloud is None:
@@ -71,9 +72,9 @@ def _starting_gaussians(config: Config, scene: Scene, focus: np.ndarray, generat
     return GaussianModel(gaussians_at(points, colors, max_sh_degree=degree), max_sh_degree=degree)
 
 
-def _from_ply(path: Path, degree: int) -> GaussianModel:
-    """Any splat PLY, its SH bands cut or padded to the run's degree."""
-    splats = read_gaussians(path)
+def _from_splats(path: Path, degree: int) -> GaussianModel:
+    """Any file of Gaussians, its SH bands cut or padded to the run's degree."""
+    splats = read_splats(path)
     count, bands = len(splats.means), (degree + 1) ** 2 - 1
     rest = np.zeros((count, bands, 3), np.float32)
     shared = min(bands, splats.sh_rest.shape[1])
