@@ -78,9 +78,7 @@ def parse(args: Sequence[str]) -> argparse.Namespace:
     what = parser.add_argument_group("what to draw")
     what.add_argument("-m", "--model_path", type=Path, metavar="MODEL", help="folder of a run")
     what.add_argument("--iteration", type=int, default=-1, help="which saved iteration; -1 is the last")
-    what.add_argument(
-        "--ply", type=Path, metavar="FILE", help="any file of Gaussians instead of a run: PLY, SPZ, SOG …"
-    )
+    what.add_argument("--ply", type=Path, metavar="FILE", help="any file of Gaussians instead: PLY, SPZ, SOG …")
     what.add_argument("--cameras", type=Path, metavar="PATH", help="for --ply: a cameras.json, or a COLMAP folder")
     what.add_argument("--skip_train", action="store_true", help="leave the training views out")
     what.add_argument("--skip_test", action="store_true", help="leave the held-out views out")
