@@ -18,11 +18,23 @@ from .presets import preset
 
 CONTINUED_WITH = frozenset(
     {
-        *("data.source", "data.data_device", "run.model_path", "run.threads", "run.backend", "run.quiet"),
+        *(
+            "data.source",
+            "data.data_device",
+            "data.cache_gb",
+            "data.photo_store",
+            "run.model_path",
+            "run.threads",
+            "run.backend",
+            "run.quiet",
+        ),
         *("run.resume", "run.overwrite", "run.checkpoint_every", "run.checkpoint_iterations", "run.disable_viewer"),
     }
 )
 """Settings that may change when a run is continued: they do not change its result."""
+
+LENGTHENED_BY = frozenset({"run.iterations", "run.schedule_iterations"})
+"""Settings with which a continued run may get longer: the schedule stays, the last phase goes on."""
 
 
 def parse(argv: Sequence[str], phase_classes: Mapping[str, type]) -> Config:
@@ -54,7 +66,7 @@ def _with_defaults(given: Mapping[str, Any], settings: Sequence[Setting]) -> dic
     """What was given as it is; the rest from the preset or the declaration, scaled to the run."""
     defaults = {one.key: one.default for one in settings}
     defaults |= preset(given["optim.preset"]) if given.get("optim.preset") else {}
-    total = given.get("run.iterations", defaults["run.iterations"])
+    total = given.get("run.schedule_iterations") or given.get("run.iterations", defaults["run.iterations"])
     scaled = {one.key: _scale(defaults[one.key], total) for one in settings if one.scaled}
     values = defaults | scaled | dict(given)
     values["data.source"] = values["data.source"].absolute()
@@ -87,12 +99,24 @@ def _continued(
     changes = dict(given)
     if "data.source" in changes:
         changes["data.source"] = changes["data.source"].absolute()
-    for one in settings:
-        if one.key in changes and one.key not in CONTINUED_WITH and changes[one.key] != values[one.key]:
-            raise UserError(
-                f"{one.flag} {one.shown(changes[one.key])}: the run to continue has {one.shown(values[one.key])}; "
-                "leave the flag out, or start anew with --overwrite or another --model_path"
-            )
+    if changes.get("run.iterations", 0) > earlier.run.iterations:
+        changes.setdefault("run.schedule_iterations", earlier.run.planned)
+        values["run.schedule_iterations"] = earlier.run.planned
+    elif "run.iterations" in changes and changes["run.iterations"] < earlier.run.iterations:
+        raise UserError(
+            f"--iterations {changes['run.iterations']}: the run to continue has {earlier.run.iterations}; "
+            "it can be lengthened, not shortened"
+        )
+    else:
+        changes.pop("run.iterations", None)
+    fixed = [one for one in settings if one.key in changes and one.key not in CONTINUED_WITH | {"run.iterations"}]
+    if differing := [one for one in fixed if changes[one.key] != values[one.key]]:
+        told = ", ".join(f"{one.flag} {one.shown(changes[one.key])}" for one in differing)
+        had = ", ".join(one.shown(values[one.key]) for one in differing)
+        raise UserError(
+            f"{told}: the run to continue has {had}; "
+            "leave the flag out, or start anew with --overwrite or another --model_path"
+        )
     values |= {"run.quiet": False, "run.overwrite": False} | changes
     _check_source(values["data.source"])
     return build(values, phase_classes, earlier.given)
@@ -122,11 +146,18 @@ def _check_whole(given: Mapping[str, Any], phase_classes: Mapping[str, type]) ->
             raise UserError(f"--{key.partition('.')[2]} cuda: not supported yet; leave it out to run on the CPU")
     if given.get("data.resolution") == 0:
         raise UserError("--resolution 0: give -1, a divisor of 1, 2, 4 or 8, or a width in pixels")
+    _check_schedule(given)
     if "run.phases" in given:
         _check_phases(given["run.phases"], list(phase_classes))
     init = given.get("run.init", "random")
     if init not in ("random", "sfm") and not Path(init).is_file():
         raise UserError(f"--init {init}: neither random nor sfm nor a PLY file that exists")
+
+
+def _check_schedule(given: Mapping[str, Any]) -> None:
+    planned, iterations = given.get("run.schedule_iterations", 0), given.get("run.iterations", FULL_RUN)
+    if planned > iterations:
+        raise UserError(f"--schedule_iterations {planned}: must be at most --iterations {iterations}")
 
 
 def _check_source(source: Path | None) -> None:

@@ -16,7 +16,15 @@ from .fields import setting
 class DataConfig:
     """Photos and poses."""
 
-    source: Path | None = setting(None, "Dataset: a folder with images/ and sparse/0/.", flags=("-s", "--source_path"))
+    source: Path | None = setting(
+        None,
+        "Dataset: a folder with images/ and sparse/0/ of COLMAP, or with a transforms.json.",
+        flags=("-s", "--source_path"),
+    )
+    format: Literal["auto", "colmap", "transforms"] = setting(
+        "auto", "Which of a dataset's descriptions is read; auto prefers COLMAP."
+    )
+    sparse: int | None = setting(None, "Number of the COLMAP model under sparse/; default the largest.", low=0)
     images: str = setting("images", "Sub-folder of the dataset that holds the photos.", flags=("-i",))
     resolution: int = setting(
         -1,
@@ -28,8 +36,20 @@ class DataConfig:
     eval: bool = setting(True, "Hold every 8th view out of training (the default; --no_eval trains on all).")
     white_background: bool = setting(False, "White instead of black behind the scene.", flags=("-w",))
     random_background: bool = setting(False, "A random background colour at every iteration.")
-    masks: Path | None = setting(None, "Folder of masks, one per photo; black pixels are ignored.")
+    masks: Path | None = setting(
+        None, "Folder of masks, one per photo; black pixels are ignored. Default masks/ if it is there; none for none."
+    )
     invert_masks: bool = setting(False, "White pixels of the masks are ignored instead.")
+    alpha: Literal["auto", "mask", "background"] = setting(
+        "auto",
+        "Transparent pixels are ignored (mask) or trained as background; auto: the latter for Blender's layout only.",
+    )
+    cache_gb: float = setting(
+        4.0, "GB of memory for decoded photos; what does not fit is decoded again when needed.", low=0
+    )
+    photo_store: Path | None = setting(
+        None, "Folder for undistorted photos, outside the dataset; default in ~/.cache; none for none."
+    )
     data_device: Literal["cpu", "cuda"] = setting("cpu", "Where decoded photos are kept.")
     depths: str = setting("", "Folder of depth maps.", flags=("-d",), supported=False)
     train_test_exp: bool = setting(False, "Exposure trained on test views.", supported=False)
@@ -44,6 +64,9 @@ class RunConfig:
     )
     phases: str = setting("main,ambient,vlm", "Comma-separated phases in order, or none for plain FastGS throughout.")
     iterations: int = setting(30_000, "Iterations of the whole run, all phases together.", low=1)
+    schedule_iterations: int = setting(
+        0, "Iterations that the schedule is laid out for; 0 takes all. The last phase lasts to the end.", low=0
+    )
     init: str = setting("random", "Starting points: random, sfm (points3D) or the path of a PLY.")
     num_points: int = setting(100, "Random starting points.", low=1)
     init_extent: float = setting(0.5, "Half side of their box round the focus point, in scene extents.", low=1e-6)
@@ -72,6 +95,11 @@ class RunConfig:
     benchmark_dir: str = setting("", "Benchmark folder of FastGS.", supported=False)
     debug_from: int = setting(-1, "Debugging of the INRIA rasteriser.", supported=False)
     detect_anomaly: bool = setting(False, "Let torch look for the origin of NaN gradients; slow.")
+
+    @property
+    def planned(self) -> int:
+        """Iterations for which the schedule is laid out; a run that was lengthened has more."""
+        return self.schedule_iterations or self.iterations
 
 
 @dataclass(frozen=True, kw_only=True)

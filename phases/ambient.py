@@ -163,7 +163,7 @@ class Ambient(Phase):
             densify=Every(optim.densification_interval, self.start - 1 + self.densify_after, until),
             reset_opacity=Every(optim.opacity_reset_interval, calm - 1, min(end, self.reset_until + 1)),
             late_prune=Every(optim.late_prune_interval, optim.densify_until_iter, end),
-            keep_at=round(optim.keep_at * state.config.run.iterations),
+            keep_at=round(optim.keep_at * state.config.run.planned),
         )
 
     def windows(self, state: TrainingState) -> StepWindows:

@@ -34,11 +34,13 @@ class Phase(ABC):
     """First iteration, 1-based; set by the schedule."""
     length: int = field(default=0, init=False)
     """Number of iterations; set by the schedule."""
+    extra: int = field(default=0, init=False)
+    """Iterations that a lengthened run goes on in its last phase, whose own events stay where they were."""
 
     @property
     def end(self) -> int:
         """Last iteration."""
-        return self.start + self.length - 1
+        return self.start + self.length + self.extra - 1
 
     def on_start(self, state: TrainingState) -> None:
         """Before the first step: insert Gaussians, inspect the scene."""

@@ -24,7 +24,7 @@ class FastGS(Phase):
 
     def events(self, state: TrainingState) -> Events:
         """Densification, opacity resets and late pruning as published, scaled to the run."""
-        optim, total = state.config.optim, state.config.run.iterations
+        optim, total = state.config.optim, state.config.run.planned
         until = optim.densify_until_iter
         return Events(
             densify=Every(optim.densification_interval, optim.densify_from_iter, until),
@@ -51,7 +51,7 @@ def _keep_at(state: TrainingState) -> int | None:
     """When the contributors are kept: in runs with phases or a cap; never as published."""
     optim, run = state.config.optim, state.config.run
     keeps = (optim.cap_max or run.phases != "none") and not optim.fastgs_faithful
-    return round(optim.keep_at * run.iterations) if keeps else None
+    return round(optim.keep_at * run.planned) if keeps else None
 
 
 def _reset_interval(state: TrainingState) -> int:
@@ -59,4 +59,4 @@ def _reset_interval(state: TrainingState) -> int:
     optim, config = state.config.optim, state.config
     if not optim.fastgs_faithful or "--opacity_reset_interval" in config.given:
         return optim.opacity_reset_interval
-    return max(1, round(optim.opacity_reset_interval * config.run.iterations / FULL_RUN))
+    return max(1, round(optim.opacity_reset_interval * config.run.planned / FULL_RUN))

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from scene.cameras import Camera
+from scene.fingerprint import fingerprint
 from scene.gaussian_model import SH_C0
 from scene.model_folder import save_gaussians, write_run_files
 from scene.points import PointCloud
@@ -28,7 +29,9 @@ class Milestones:
         self._last = run.iterations
         self._tests = {*run.test_iterations, self._last}
         self._saves = {*run.save_iterations, self._last}
-        saved = state.run.resume()
+        data = state.config.data
+        folders = [] if data.source is None else [data.source / data.images, data.source]
+        saved = state.run.resume(fingerprint(state.scene.cameras, folders))
         if saved is None:
             self._begin()
         else:

@@ -32,7 +32,7 @@ def fastgs_windows(iteration: int, config: Config) -> StepWindows:
     """FastGS's schedule, scaled to the run: (1, 16), after densification (32, 32), in the last third (64, 64)."""
     if config.optim.step_every:
         return StepWindows(config.optim.step_every, config.optim.step_every)
-    total = config.run.iterations
+    total = config.run.planned
 
     def scaled(window: int) -> int:
         return max(1, round(window * total / FULL_RUN))

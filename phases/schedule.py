@@ -56,8 +56,10 @@ def schedule(config: Config, available: Mapping[str, type[Phase]]) -> PhaseSched
     phases = [_make(available[name], config.phases.get(name, {})) for name in wanted]
     if not set(METHOD) <= set(wanted):
         phases.append(FastGS())
-    _set_lengths(phases, config.run.iterations, available)
-    return PhaseSchedule([phase for phase in phases if phase.length])
+    _set_lengths(phases, config.run.planned, available)
+    phases = [phase for phase in phases if phase.length]
+    phases[-1].extra = config.run.iterations - config.run.planned
+    return PhaseSchedule(phases)
 
 
 def _make(kind: type[Phase], values: Mapping[str, Any]) -> Phase:

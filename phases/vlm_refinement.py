@@ -78,7 +78,7 @@ class VlmRefinement(Phase):
 
     def on_start(self, state: TrainingState) -> None:
         """Keep the contributors now if that falls due in this phase, not in the middle of a round; then inspect."""
-        optim, total = state.config.optim, state.config.run.iterations
+        optim, total = state.config.optim, state.config.run.planned
         if self.start <= round(optim.keep_at * total) <= self.end:
             state.density.keep_contributors(state)
         self._begin_round(state, 1)

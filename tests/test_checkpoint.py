@@ -2,12 +2,17 @@
 """A checkpoint gives back exactly what was put in, says when it cannot, and is the same file for the same content."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from utils import checkpoint
 from utils.checkpoint import DamagedError, checkpoints, fingerprint
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def content(scale: float = 1.0) -> dict:
@@ -31,14 +36,14 @@ def damage(path, offset: int) -> None:
 
 
 def test_what_was_saved_comes_back(tmp_path):
-    back = checkpoint.load(checkpoint.save(tmp_path, 7, content()))
+    back = checkpoint.load(checkpoint.save(tmp_path, 7, content())).payload
     assert fingerprint(back) == fingerprint(content())
     assert back["phases"] == content()["phases"] and back["rows"]["means"].shape == (5, 3)
 
 
 def test_equal_content_gives_equal_bytes_however_it_came_about(tmp_path):
     first = checkpoint.save(tmp_path / "a", 7, content()).read_bytes()
-    again = checkpoint.load(tmp_path / "a" / "chkpnt7.pth")
+    again = checkpoint.load(tmp_path / "a" / "chkpnt7.pth").payload
     assert checkpoint.save(tmp_path / "b", 7, again).read_bytes() == first
     separate = {"".join(list(key)): value for key, value in content().items()}  # equal keys, other objects
     separate["rows"]["means"] = torch.cat([separate["rows"]["means"], torch.ones(9, 3)])[:5]  # a view of more
@@ -67,7 +72,7 @@ def test_a_damaged_file_never_passes_for_another_content(tmp_path, place):
     path = checkpoint.save(tmp_path, 7, content())
     damage(path, int(place * path.stat().st_size))
     try:
-        back = checkpoint.load(path)
+        back = checkpoint.load(path).payload
     except DamagedError as error:
         assert str(path) in str(error)
     else:
@@ -95,6 +100,68 @@ def test_a_stranger_s_checkpoint_is_not_ours(tmp_path):
     torch.save(((0, torch.zeros(3)), 30_000), tmp_path / "chkpnt30000.pth")
     with pytest.raises(DamagedError, match="not a checkpoint of this program"):
         checkpoint.load(tmp_path / "chkpnt30000.pth")
+
+
+def test_a_checkpoint_says_of_what_run_it_is(tmp_path):
+    found = checkpoint.load(checkpoint.save(tmp_path, 7, content(), {"settings": {"run.seed": 3}}))
+    assert (found.iteration, found.about) == (7, {"settings": {"run.seed": 3}})
+
+
+def test_what_it_says_of_itself_cannot_be_changed_unnoticed(tmp_path):
+    path = checkpoint.save(tmp_path, 7, content(), {"mark": "MARKMARK"})
+    path.write_bytes(path.read_bytes().replace(b"MARKMARK", b"KRAMKRAM"))
+    with pytest.raises(DamagedError):
+        checkpoint.load(path)
+
+
+def test_a_renamed_checkpoint_is_not_taken_for_another_iteration_s(tmp_path):
+    checkpoint.save(tmp_path, 7, content()).rename(tmp_path / "chkpnt8.pth")
+    with pytest.raises(DamagedError, match="another iteration"):
+        checkpoint.load(tmp_path / "chkpnt8.pth")
+
+
+def test_checkpoints_of_the_first_version_are_still_read(tmp_path):
+    old = {"format": checkpoint.FORMAT, "version": 1, "iteration": 7, "sha256": fingerprint(content())}
+    torch.save(old | {"payload": content()}, tmp_path / "chkpnt7.pth")
+    found = checkpoint.load(tmp_path / "chkpnt7.pth")
+    assert found.iteration == 7 and fingerprint(found.payload) == fingerprint(content())
+
+
+def test_a_tensor_that_claims_more_than_its_data_is_not_unfolded(tmp_path):
+    huge = torch.zeros(1).expand(1 << 40)
+    torch.save({"format": checkpoint.FORMAT, "version": 1, "payload": huge, "sha256": ""}, tmp_path / "chkpnt1.pth")
+    with pytest.raises(DamagedError):
+        checkpoint.load(tmp_path / "chkpnt1.pth")
+
+
+def test_too_little_memory_is_not_damage(tmp_path, monkeypatch):
+    path = checkpoint.save(tmp_path, 7, content())
+
+    def fails(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(torch, "load", fails)
+    with pytest.raises(MemoryError):
+        checkpoint.load(path)
+
+
+@pytest.mark.parametrize("limit", [100, 5_000, 200_000])
+def test_a_write_that_fails_half_way_is_one_line_and_leaves_the_old_file(tmp_path, limit):
+    """A limit on the size of files fails in the middle of a write, as a full disk does."""
+    before = checkpoint.save(tmp_path, 7, content()).read_bytes()
+    code = (
+        "import resource, sys, torch\n"
+        "from pathlib import Path\n"
+        "from utils import checkpoint\n"
+        "from utils.command import run_command\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)\n"
+        "sys.exit(run_command(lambda _: checkpoint.save(Path(sys.argv[1]), 7, {'a': torch.zeros(100_000)})))"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path), str(limit)]
+    process = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert process.returncode == 2 and process.stderr.count("\n") == 1
+    assert f"{tmp_path / 'chkpnt7.pth'}: cannot be written (File too large); free" in process.stderr
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]
 
 
 def test_pickled_code_is_not_run(tmp_path):

@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run's folder is never lost, never mixed with another, and tells what happened."""
 
+import itertools
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from arguments import Config, DataConfig, RunConfig, store
+from arguments import Config, DataConfig, OptimConfig, RunConfig, store
 from utils import checkpoint
 from utils.errors import NothingToDo, UserError
 from utils.run_dir import RunDir
@@ -184,6 +186,88 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(config, capsys
         assert run.resume() == {"iteration": 10}
     error = capsys.readouterr().err
     assert str(newest) in error and "trying the one before it" in error
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_is_left_alone(config):
+    train(config, stop=25)
+    for path in checkpoint.checkpoints(config.run.model_path).values():
+        os.truncate(path, 100)
+    before = {path: path.read_bytes() for path in config.run.model_path.glob("*.*")}
+    with pytest.raises(UserError, match="none of its checkpoints can be used"):
+        RunDir.open(asking(config, resume=True))
+    assert {path: path.read_bytes() for path in config.run.model_path.glob("*.*")} == before
+
+
+def test_an_edited_config_is_noticed_and_what_differs_is_named(config):
+    train(config, stop=25)
+    other = replace(asking(config, resume=True, seed=5), optim=OptimConfig(opacity_lr=0.5))
+    with pytest.raises(UserError, match=r"optim.opacity_lr 0.5 instead of 0.025, run.seed 5 instead of 0"):
+        RunDir.open(other)
+
+
+def test_another_dataset_is_noticed_before_anything_is_written(config):
+    views = {"a.jpg": "1", "b.jpg": "2", "c.jpg": "3"}
+    with RunDir.open(config) as run:
+        run.resume(views)
+        run.checkpoint_if_due(10, lambda: {"iteration": 10})
+    before = (config.run.model_path / "log.jsonl").read_bytes()
+    changed = {"a.jpg": "1", "b.jpg": "9", "d.jpg": "4"}
+    said = r"1 added \(d.jpg\), 1 missing \(c.jpg\), 1 changed \(b.jpg\)"
+    with RunDir.open(asking(config, resume=True)) as run, pytest.raises(UserError, match=said):
+        run.resume(changed)
+    assert (config.run.model_path / "log.jsonl").read_bytes() == before
+    with RunDir.open(asking(config, resume=True)) as run:
+        assert run.resume(views) == {"iteration": 10}
+
+
+def test_a_finished_run_goes_on_when_it_is_lengthened(config):
+    train(config)
+    with RunDir.open(asking(config, resume=True, iterations=50)) as run:
+        assert run.resume() == {"iteration": 40}
+
+
+def test_what_killed_writers_left_is_swept_and_what_others_write_is_not(config):
+    train(config, stop=25)
+    folder = config.run.model_path
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    (folder / "vlm" / "round_1").mkdir(parents=True)
+    (folder / "notes").mkdir()
+    for name in (".chkpnt20.pth.{}.part", "vlm/round_1/.audit.jsonl.{}.part", "notes/.mine.{}.part"):
+        (folder / name.format(dead.pid)).touch()
+    (folder / f".report.html.{os.getppid()}.part").touch()
+    with RunDir.open(asking(config, resume=True)) as run:
+        run.resume()
+        left = sorted(path.name for path in folder.rglob(".*.part"))
+    assert left == [f".mine.{dead.pid}.part", f".report.html.{os.getppid()}.part"]
+
+
+def test_a_log_that_cannot_be_written_is_one_line(config):
+    with RunDir.open(config) as run:
+        run.resume()
+        (config.run.model_path / "log.jsonl").mkdir()
+        with pytest.raises(UserError, match=r"log.jsonl: cannot be written"):
+            run.log(psnr=1.0)
+
+
+@pytest.mark.parametrize(
+    "line", ['{"iteration": 20, "elapsed": "x", "checkpoint": true}', "[" * 100_000, '{"iteration": 1e400}']
+)
+def test_strange_lines_in_the_log_do_no_harm(config, line):
+    train(config, stop=25)
+    with (config.run.model_path / "log.jsonl").open("a") as file:
+        file.write(line + "\n")
+    train(asking(config, resume=True))
+
+
+@pytest.mark.parametrize("jump", [-1e9, 1e9])
+def test_a_clock_that_jumps_changes_nothing(config, tmp_path, monkeypatch, jump):
+    train(other := asking(config, model_path=tmp_path / "calm"))
+    now, calls = time.time, itertools.count()
+    monkeypatch.setattr(time, "time", lambda: now() + jump * (next(calls) % 2))
+    train(config, stop=25)
+    train(asking(config, resume=True))
+    assert without_clocks(log(config)) == without_clocks(log(other))
 
 
 def test_half_a_line_of_the_log_is_cut(config):

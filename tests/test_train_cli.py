@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import train
 from tests.scenes.small_capture import write_capture
@@ -148,6 +149,39 @@ def test_resuming_nothing_starts_from_the_beginning(data, plain, tmp_path, capsy
     assert run("-s", data, "-m", tmp_path / "M", *words, *TRICKY, "--resume") == 0
     assert "Nothing to resume" in capsys.readouterr().out
     assert trained(tmp_path / "M") == trained(plain)
+
+
+@pytest.mark.parametrize("options", [(), TRICKY])
+def test_a_larger_number_of_iterations_keeps_the_schedule_and_lengthens_the_last_phase(data, tmp_path, options):
+    """Whether it is known from the start, or comes when the run has finished."""
+    short, long = ("--iterations", 20), ("--iterations", 31)
+    common = ("-s", data, *SMALL, *options)
+    assert run(*common, "-m", tmp_path / "A", *long, "--schedule_iterations", 20) == 0
+    assert run(*common, "-m", tmp_path / "B", *short) == 0
+    first = (tmp_path / "B" / "chkpnt20.pth").read_bytes()
+    assert run("-m", tmp_path / "B", "--resume", *long) == 0
+    for name in ("chkpnt31.pth", "point_cloud/iteration_31/point_cloud.ply"):
+        assert (tmp_path / "A" / name).read_bytes() == (tmp_path / "B" / name).read_bytes()
+    assert [line["iteration"] for line in log(tmp_path / "B") if "loss" in line][-1] == 31
+    assert first != (tmp_path / "B" / "chkpnt31.pth").read_bytes()
+    assert run("-m", tmp_path / "B", "--resume") == 0 and run("-m", tmp_path / "B", "--resume", *long) == 0
+
+
+def test_flags_that_differ_from_the_run_to_continue_are_all_named(plain, capsys):
+    assert run("-m", plain, "--resume", "--seed", 4, "--num_points", 60, "--init_extent", 2) == 2
+    assert "--init_extent 2.0, --seed 4: the run to continue has 0.5, 0" in capsys.readouterr().err
+    assert run("-m", plain, "--resume", "--iterations", 39) == 2
+    assert "can be lengthened, not shortened" in capsys.readouterr().err
+
+
+def test_a_dataset_that_has_changed_is_noticed(data, struck, tmp_path, capsys):
+    folder = shutil.copytree(struck.killed["in a step"], tmp_path / "M")
+    changed = shutil.copytree(data, tmp_path / "changed")
+    Image.new("RGB", (48, 36)).save(changed / "images" / "03.png")
+    before = trained(folder)
+    assert run("-s", changed, "-m", folder, "--resume") == 2
+    assert "not the dataset that this run began with, views 1 changed (03.png)" in capsys.readouterr().err
+    assert trained(folder) == before
 
 
 MOMENTS = {

@@ -26,8 +26,9 @@ from .board import Board
 from .errors import NothingToDo, UserError
 from .image import save_png
 from .progress import Progress
-from .run_files import claim, delete_run, holds_run, keep_out_of
+from .run_files import claim, delete_run, holds_run, keep_out_of, sweep
 from .run_log import CHECKPOINT, FINISHED, RunLog
+from .run_match import check_dataset, check_settings, lasting_settings
 from .signals import StopRequest
 
 EVERY = 10
@@ -48,7 +49,8 @@ class RunDir:
         self._release: Callable[[], object] = lambda: None
         self._closing: ExitStack | None = None
         self._board = Board(self.path)
-        self._saved: Any = None
+        self._saved: checkpoint.Checkpoint | None = None
+        self._about: dict[str, Any] = {"settings": lasting_settings(config)}
         self._stale = self._made = False
         self._window: list[Mapping[str, float]] = []
         self._phase, self._gaussians = "", 0
@@ -81,22 +83,36 @@ class RunDir:
             raise UserError(f"--model_path {self.path}: already holds a run; add --resume or --overwrite")
         elif not (self.path / store.FILE_NAME).is_file():
             raise UserError(f"--model_path {self.path}: holds another program's run, which cannot be resumed")
-        elif (lines := self._log.read()) and FINISHED in lines[-1]:
+        elif self._finished():
             raise NothingToDo(f"{self.path}: this run is finished; nothing to resume")
         else:
             self._saved = self._newest_checkpoint()
             self._stale = self._saved is None
 
-    def _newest_checkpoint(self) -> Any:
-        """The payload of the newest whole checkpoint, or None."""
-        for iteration, path in checkpoint.checkpoints(self.path).items():
+    def _finished(self) -> bool:
+        """Whether the run has ended, and no more iterations are asked for now."""
+        lines = self._log.read()
+        return bool(lines) and FINISHED in lines[-1] and lines[-1]["iteration"] >= self._run.iterations
+
+    def _newest_checkpoint(self) -> checkpoint.Checkpoint | None:
+        """The newest whole checkpoint; None where none was written yet."""
+        found = checkpoint.checkpoints(self.path)
+        for path in found.values():
             try:
-                payload = checkpoint.load(path)
+                saved = checkpoint.load(path)
             except checkpoint.DamagedError as error:
                 print(f"{error}; trying the one before it", file=sys.stderr)
                 continue
-            self.iteration = iteration
-            return payload
+            check_settings(path, saved.about, self._about["settings"])
+            if saved.iteration > self._run.iterations:
+                continue  # of a longer attempt
+            self.iteration = saved.iteration
+            return saved
+        if found:
+            raise UserError(
+                f"--model_path {self.path}: none of its checkpoints can be used; put a copy back, "
+                "or start anew with --overwrite"
+            )
         return None
 
     def __enter__(self) -> Self:
@@ -115,27 +131,38 @@ class RunDir:
             if self._made and not any(self.path.iterdir()):
                 self.path.rmdir()
 
-    def resume(self) -> Any:
+    def resume(self, dataset: Mapping[str, str] | None = None) -> Any:
         """Begin or go on writing; to be called once, when all that can be wrong has been looked at.
+
+        Args:
+            dataset: What `scene.fingerprint` tells of the dataset; goes into the checkpoints.
 
         Returns:
             The payload of the newest whole checkpoint when a run is resumed, else None.
+
+        Raises:
+            UserError: the run began with another dataset.
         """
+        if dataset is not None:
+            self._about["dataset"] = dict(dataset)
+            check_dataset(self._config.data.source, self._saved.about if self._saved else {}, dataset)
         if self._stale:
             delete_run(self.path)
+        sweep(self.path)
         settled = replace(self._config, run=replace(self._run, resume=False, overwrite=False))
         store.save(settled, self.path / store.FILE_NAME)
         self.say(f"Output folder: {self.path}")
         saved, self._saved = self._saved, None
         if saved is not None:
-            self._elapsed = self._log.cut(self.iteration).get("elapsed") or 0.0
+            elapsed = self._log.cut(self.iteration).get("elapsed")
+            self._elapsed = elapsed if isinstance(elapsed, float) else 0.0
             self.say(f"Resuming from iteration {self.iteration}")
         elif self._run.resume:
-            self.say(f"Nothing to resume in {self.path}; starting from the beginning")
+            self.say(f"Nothing to resume in {self.path}: no checkpoint yet; starting from the beginning")
         if self._closing is not None:  # within the block, so that it is closed again
             self._board.open(self.iteration + 1)
         self._since = time.perf_counter()
-        return saved
+        return saved.payload if saved is not None else None
 
     def say(self, text: str) -> None:
         """A line on stdout, unless --quiet."""
@@ -231,7 +258,7 @@ class RunDir:
             self._write_window()
             self._log.write(iteration, {CHECKPOINT: True})
             self.say(f"[ITER {iteration}] Saving Checkpoint")
-            checkpoint.save(self.path, iteration, snapshot())
+            checkpoint.save(self.path, iteration, snapshot(), self._about)
             checkpoint.prune(self.path, run.checkpoint_iterations)
         if stopping:
             print(

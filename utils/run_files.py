@@ -3,6 +3,7 @@
 
 import fcntl
 import os
+import re
 import shutil
 import weakref
 from collections.abc import Callable
@@ -38,6 +39,27 @@ def delete_run(folder: Path) -> None:
     for name in {pattern.partition("/")[0] for pattern in WRITTEN if "/" in pattern}:
         if (folder / name).is_dir() and not any((folder / name).iterdir()):
             (folder / name).rmdir()
+
+
+def sweep(folder: Path) -> None:
+    """Delete unfinished files of processes that were killed while they wrote; those of living ones stay."""
+    places = {"", *(pattern.rpartition("/")[0] for pattern in WRITTEN), "vlm/round_*", "point_cloud/iteration_*"}
+    for place in places:
+        for path in folder.glob(f"{place}/.*.part".lstrip("/")):
+            match = re.fullmatch(r"\..+\.(\d+)\.part", path.name)
+            if match and path.is_file() and not _alive(int(match[1])):
+                path.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    """Whether a process of that number runs on this machine."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return process != os.getpid()
 
 
 def claim(folder: Path, owner: object) -> Callable[[], None]:

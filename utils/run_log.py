@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .errors import UserError
+
 CHECKPOINT = "checkpoint"
 FINISHED = "finished"
 """Names in the lines that mark how far a continued run may trust the log."""
@@ -21,8 +23,13 @@ class RunLog:
     def write(self, iteration: int, values: Mapping[str, Any]) -> None:
         """Append a line."""
         line = {"iteration": iteration} | {name: _finite(value) for name, value in values.items()}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise UserError(
+                f"{self.path}: cannot be written ({error.strerror}); free space or mend the folder, then --resume"
+            ) from error
 
     def read(self) -> list[dict[str, Any]]:
         """All whole lines."""
@@ -55,7 +62,7 @@ class RunLog:
             end += len(raw)
             try:
                 line = json.loads(raw)
-            except ValueError:
+            except (ValueError, RecursionError):
                 break  # half a line: the process was killed while it wrote
             if not raw.endswith(b"\n") or not isinstance(line, dict) or not isinstance(line.get("iteration"), int):
                 break
