@@ -17,12 +17,15 @@ from arguments import parse
 from gaussian_renderer import render
 from phases.base import Phase
 from phases.milestones import Milestones
+from phases.optimizer import GEOMETRY
 from phases.schedule import schedule
 from phases.start import start
 from phases.state import Step, TrainingState
 from scene.cameras import Camera
-from scene.dataset import describe, open_scene
+from scene.dataset import open_scene
+from scene.summary import describe
 from utils.command import run_command
+from utils.finite import check_finite
 from utils.run_dir import RunDir
 from vlm import check_detector
 
@@ -36,11 +39,14 @@ def train_step(state: TrainingState, phase: Phase, camera: Camera) -> dict[str, 
     output = render(camera, gaussians, state.background(), mult=state.config.pipeline.mult)
     step = Step(state.iteration, camera, camera.image(), camera.mask(), output)
     losses = phase.loss(state, step)
+    values = {name: value.item() for name, value in losses.items()}
+    check_finite(state.iteration, {f"loss {name}": value for name, value in values.items()})
     torch.stack([*losses.values()]).sum().backward()
+    check_finite(state.iteration, {f"gradient of {name}": gaussians.rows[name].grad for name in GEOMETRY})
 
     phase.after_step(state, step)
     state.optimizer.step(gaussians, state.iteration, phase.windows(state))
-    return {name: value.item() for name, value in losses.items()}
+    return values
 
 
 def main(argv: Sequence[str]) -> None:
@@ -53,7 +59,7 @@ def main(argv: Sequence[str]) -> None:
 
     with RunDir.open(config) as run:
         check_detector(config.detector)
-        scene = open_scene(config.data)
+        scene = open_scene(config.data, config.run.threads)
         plan = schedule(config, kinds)
         for line in (*describe(scene), f"Backend: CPU, {resolve_threads(0)} threads"):
             run.say(line)

@@ -14,6 +14,7 @@ from scene.cameras import Camera
 from scene.dataset import Scene
 from scene.depth_sweep import DepthMaps, sweep
 from scene.gaussian_model import GaussianModel
+from scene.photo_cache import AHEAD
 from scene.view_geometry import ViewGeometry
 from utils.run_dir import RunDir
 
@@ -69,7 +70,10 @@ class TrainingState:
         if not self.pending_cameras:
             order = torch.randperm(len(self.scene.train_cameras), generator=self.generator)
             self.pending_cameras = order.tolist()
-        return self.scene.train_cameras[self.pending_cameras.pop()]
+        cameras = self.scene.train_cameras
+        camera = cameras[self.pending_cameras.pop()]
+        self.scene.expect([camera, *(cameras[i] for i in reversed(self.pending_cameras[-AHEAD:]))])
+        return camera
 
     def background(self) -> Tensor:
         """Colour [3] behind the scene in training."""

@@ -16,49 +16,16 @@ import numpy as np
 
 from utils.errors import UserError
 
+from .cameras import pose
+from .capture import Capture, Shot, check_names
+from .lens import LARGEST_SIDE, LENS_MODELS, Lens
 from .points import PointCloud, sane, sane_points
 
-MODELS = {
-    0: ("SIMPLE_PINHOLE", 3),
-    1: ("PINHOLE", 4),
-    2: ("SIMPLE_RADIAL", 4),
-    3: ("RADIAL", 5),
-    4: ("OPENCV", 8),
-    5: ("OPENCV_FISHEYE", 8),
-    6: ("FULL_OPENCV", 12),
-    7: ("FOV", 5),
-    8: ("SIMPLE_RADIAL_FISHEYE", 4),
-    9: ("RADIAL_FISHEYE", 5),
-    10: ("THIN_PRISM_FISHEYE", 12),
-    11: ("RAD_TAN_THIN_PRISM_FISHEYE", 16),
-}
-"""COLMAP's camera models by number: name and count of parameters."""
+_PANORAMA = 17
 
-LARGEST_SIDE = 1 << 16
-"""Pixels; no camera has more, but damaged files do."""
-
-_PARAMETERS = dict(MODELS.values())
+_BY_NUMBER = {model.number: name for name, model in LENS_MODELS.items()}
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class ColmapCamera:
-    """Intrinsics: model name, size in pixels, parameters in the model's order."""
-
-    model: str
-    width: int
-    height: int
-    parameters: tuple[float, ...]
-
-    def pinhole(self) -> tuple[float, float, float, float] | None:
-        """(fx, fy, cx, cy) in pixels; None for a model with distortion."""
-        if self.model == "PINHOLE":
-            return self.parameters  # type: ignore[return-value]
-        if self.model == "SIMPLE_PINHOLE":
-            focal, cx, cy = self.parameters
-            return focal, focal, cx, cy
-        return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,19 +42,56 @@ class ColmapImage:
 class ColmapModel:
     """What a model folder holds; points is None when there are none."""
 
-    cameras: dict[int, ColmapCamera]
+    cameras: dict[int, Lens]
     images: list[ColmapImage]
     points: PointCloud | None
 
 
+def read_colmap(source: Path, number: int | None = None) -> Capture:
+    """The COLMAP model of a dataset; of several the largest, or `sparse/<number>`.
+
+    Raises:
+        UserError: There is none, or it is damaged.
+    """
+    folder = _chosen(source, number)
+    if folder is None:
+        wanted = "sparse/0" if number is None else f"sparse/{number}"
+        raise UserError(
+            f"--source {source}: no {wanted}/cameras.bin; run COLMAP, or point --source at the folder that holds "
+            "images/ and sparse/0/"
+        )
+    model = read_model(folder)
+    shots = tuple(
+        Shot(
+            name=image.name,
+            lens=model.cameras[image.camera_id],
+            camera_from_world=pose(image.rotation, image.translation),
+        )
+        for image in model.images
+    )
+    check_names(shots, str(folder))
+    return Capture(origin=_origin(source, folder), shots=shots, points=model.points)
+
+
 def find_model(source: Path) -> Path | None:
-    """The folder of the dataset that holds a COLMAP model."""
-    places = [source / "sparse" / "0", source / "sparse", source / "colmap" / "sparse" / "0", source]
-    return next((place for place in places if _file(place, "images") and _file(place, "cameras")), None)
+    """The folder of the dataset that holds its COLMAP model, the largest of several."""
+    return _chosen(source, None)
+
+
+def find_models(source: Path) -> dict[Path, int]:
+    """All folders of the dataset that hold a COLMAP model, and how many images each says it has."""
+    numbered = sorted(
+        (path for path in (source / "sparse").glob("*") if path.name.isdecimal()), key=lambda path: int(path.name)
+    )
+    for places in (numbered, [source / "sparse"], [source / "colmap" / "sparse" / "0"], [source]):
+        found = [place for place in places if _file(place, "images") and _file(place, "cameras")]
+        if found:
+            return {place: _image_count(place) for place in found}
+    return {}
 
 
 def read_model(folder: Path) -> ColmapModel:
-    """Read a COLMAP model; binary files win over text.
+    """Read the files of a COLMAP model; binary ones win over text.
 
     Raises:
         UserError: A file is damaged, or says something that cannot be.
@@ -120,6 +124,36 @@ def rotation_matrix(quaternion: np.ndarray) -> np.ndarray:
 
 class _DamageError(Exception):
     """What is wrong with the file in hand."""
+
+
+def _chosen(source: Path, number: int | None) -> Path | None:
+    models = find_models(source)
+    if number is not None:
+        return next((folder for folder in models if folder.name == str(number)), None)
+    return max(models, key=models.__getitem__, default=None)
+
+
+def _origin(source: Path, folder: Path) -> str:
+    """Which model was read, and which were not."""
+    others = {path.name: count for path, count in find_models(source).items() if path != folder}
+    text = f"COLMAP model {folder.relative_to(source)}"
+    if others:
+        listing = ", ".join(f"{name} with {count} images" for name, count in others.items())
+        text += f" (also there: {listing}; --sparse N takes another)"
+    return text
+
+
+def _image_count(folder: Path) -> int:
+    """What the file says; reading it will show whether that is true."""
+    path = _file(folder, "images")
+    try:
+        if path.suffix == ".bin":
+            with path.open("rb") as file:
+                return _COUNT.unpack(file.read(_COUNT.size))[0]
+        with path.open("rb") as file:
+            return (sum(not line.startswith(b"#") for line in file) + 1) // 2
+    except (OSError, struct.error):
+        return 0
 
 
 def _file(folder: Path, stem: str) -> Path | None:
@@ -175,22 +209,25 @@ _POINT = struct.Struct("<Q3d3Bd")
 _OBSERVATION, _TRACK_ELEMENT = 24, 8
 
 
-def _cameras_bin(cursor: _Cursor) -> dict[int, ColmapCamera]:
+def _cameras_bin(cursor: _Cursor) -> dict[int, Lens]:
     cameras = {}
     for _ in range(cursor.count(_CAMERA.size)):
         camera_id, number, width, height = cursor.take(_CAMERA)
-        if number not in MODELS:
-            raise _DamageError(f"camera {camera_id} is of model {number}, which COLMAP does not have")
-        name, length = MODELS[number]
-        cameras[camera_id] = _camera(name, width, height, cursor.take(struct.Struct(f"<{length}d")))
+        if number not in _BY_NUMBER:
+            raise _unknown(camera_id, number)
+        name = _BY_NUMBER[number]
+        layout = struct.Struct(f"<{LENS_MODELS[name].parameters}d")
+        cameras[camera_id] = _camera(name, width, height, cursor.take(layout))
     return cameras
 
 
-def _cameras_txt(lines: list[str]) -> dict[int, ColmapCamera]:
+def _cameras_txt(lines: list[str]) -> dict[int, Lens]:
     cameras = {}
     for number, line in _DataLines(lines):
         words = line.split()
-        if len(words) < 4 or words[1] not in _PARAMETERS or len(words) != 4 + _PARAMETERS[words[1]]:
+        if len(words) > 1 and words[1] == "EQUIRECTANGULAR":
+            raise _unknown(words[0], _PANORAMA)
+        if len(words) < 4 or words[1] not in LENS_MODELS or len(words) != 4 + LENS_MODELS[words[1]].parameters:
             raise _DamageError(f"line {number} is not CAMERA_ID MODEL WIDTH HEIGHT PARAMS")
         camera_id, width, height = (_integer(words[i], number) for i in (0, 2, 3))
         cameras[camera_id] = _camera(words[1], width, height, _floats(words[4:], number))
@@ -254,13 +291,19 @@ class _DataLines(Iterator):
         raise StopIteration
 
 
-def _camera(model: str, width: int, height: int, parameters: tuple[float, ...]) -> ColmapCamera:
+def _camera(model: str, width: int, height: int, parameters: tuple[float, ...]) -> Lens:
     if not (0 < width <= LARGEST_SIDE and 0 < height <= LARGEST_SIDE):
         raise _DamageError(f"a camera has the size {width}x{height}")
-    focal_lengths = parameters[:1] if model.startswith("SIMPLE") else parameters[:2]
-    if not sane(np.array([parameters])).all() or (model in ("PINHOLE", "SIMPLE_PINHOLE") and min(focal_lengths) <= 0):
+    lens = Lens(model, width, height, tuple(parameters))
+    if not sane(np.array([parameters])).all() or min(lens.pinhole[:2]) <= 0:
         raise _DamageError(f"a {model} camera has the parameters {list(parameters)}")
-    return ColmapCamera(model, width, height, tuple(parameters))
+    return lens
+
+
+def _unknown(camera: int | str, number: int) -> Exception:
+    if number == _PANORAMA:
+        return UserError(f"camera {camera} is a panorama (EQUIRECTANGULAR); cut it into perspective views first")
+    return _DamageError(f"camera {camera} is of model {number}, which COLMAP does not have")
 
 
 def _image(name: str, camera_id: int, numbers: list[float] | tuple[float, ...]) -> ColmapImage:

@@ -1,27 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a dataset folder to cameras, photos and points. The dataset is never written to.
 
-A dataset is a folder with photos (`images/`) and a COLMAP model of pinhole cameras (`sparse/0`), points3D optional.
+scene/colmap.py, scene/transforms.py   files -> Capture: posed photos by name, points
+scene/photo_files.py                   names -> files
+here                                   Capture and files -> Scene
 """
 
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from arguments import DataConfig
 from utils.errors import UserError
 
-from .cameras import Camera, SourceSize, pose
-from .colmap import ColmapCamera, ColmapImage, find_model, read_model
-from .photos import Photo, PhotoFile, probe, shown
+from .cameras import Camera, SourceSize
+from .capture import Capture, Shot
+from .colmap import find_model, read_colmap
+from .photo_cache import PhotoCache
+from .photo_files import MaskFinder, PhotoFinder
+from .photo_store import default_folder, prune, stored
+from .photos import Photo, UnusablePhoto, probe, straightened
 from .points import PointCloud
+from .transforms import has_transforms, read_transforms
+from .undistort import check_lens
 
 HELD_OUT_EVERY = 8
 """Names sorted as strings; index 0, 8, 16, ... is held out (Mip-NeRF 360's and 3DGS's convention)."""
 
-FEWEST_VIEWS = 3
-"""Views below which a dataset with missing photos is refused."""
+FEWEST_VIEWS, SMALLEST_SHARE = 3, 0.2
+"""Views, and share of the registered ones, below which a dataset with missing photos is refused."""
 
 WIDEST = 1600
 """Width in pixels to which `--resolution -1` limits photos."""
@@ -32,7 +41,7 @@ class Scene:
     """A dataset, ready for training.
 
     Cameras are sorted by name. `extent` is 1.1 times the largest distance of a training camera from their mean, in
-    scene units. `missing` photos are registered but not there, or cannot be read.
+    scene units. `skipped` says of every registered photo that is not used why.
     """
 
     train_cameras: tuple[Camera, ...]
@@ -40,36 +49,73 @@ class Scene:
     points: PointCloud | None
     extent: float
     source: Path | None = None
-    missing: int = 0
+    origin: str = ""
+    """What was read, in plain words."""
+    skipped: dict[str, str] = field(default_factory=dict)
     limited: bool = False
     """Whether photos were made smaller because they are wider than 1600 pixels."""
+    lenses: tuple[str, ...] = ()
+    """Camera models whose distortion is undone."""
+    cache: PhotoCache = field(default_factory=PhotoCache)
 
     @property
     def cameras(self) -> tuple[Camera, ...]:
         """All views, held-out ones first."""
         return self.test_cameras + self.train_cameras
 
+    @property
+    def missing(self) -> int:
+        """Registered photos that are not there or cannot be used."""
+        return len(self.skipped)
+
+    def expect(self, cameras: Iterable[Camera]) -> None:
+        """Have the photos of views decoded that will be needed next, in this order."""
+        self.cache.expect(camera.photo for camera in cameras if camera.photo is not None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotoOptions:
+    """How photos are made into training images; the fields are those of `load_scene`."""
+
+    resolution: int = -1
+    white_background: bool = False
+    masks: Path | None = None
+    invert_masks: bool = False
+    alpha_masks: bool = True
+    cache: PhotoCache = field(default_factory=PhotoCache)
+    store: Path | None = None
+
 
 def load_scene(
     source: Path,
     *,
     images: str = "images",
+    layout: str = "auto",
+    sparse: int | None = None,
     resolution: int = -1,
     hold_out: bool = True,
     masks: Path | None = None,
     invert_masks: bool = False,
     white_background: bool = False,
+    alpha: str = "auto",
+    cache: PhotoCache | None = None,
+    store: Path | None = None,
 ) -> Scene:
     """Read a dataset; photos are decoded later, when they are first used.
 
     Args:
-        source: Folder with `sparse/0` and the photos.
+        source: Folder with `sparse/0` or `transforms.json`, and the photos.
         images: Sub-folder of the photos; photos that are not there are looked for in `source` itself.
+        layout: "colmap" or "transforms" where both are there; "auto" prefers COLMAP.
+        sparse: Number of the COLMAP model under `sparse/`; None takes the largest.
         resolution: 1, 2, 4, 8 divide the photos' size; -1 limits the width to 1600; else the width in pixels.
-        hold_out: Keep every 8th view for testing.
-        masks: Folder of masks, `<name>.png` or `<name without extension>.png`; black is ignored.
+        hold_out: Keep every 8th view for testing, or those that the dataset says.
+        masks: Folder of masks, `<name>.png` or `<name without extension>.png`; black is ignored. "none" for no masks.
         invert_masks: White is ignored instead.
         white_background: What is behind transparent photos: white instead of black.
+        alpha: Whether transparent pixels are ignored ("mask") or trained as background; "auto" asks the layout.
+        cache: Keeps decoded photos; None keeps all.
+        store: Folder outside the dataset that keeps undistorted photos; None keeps none.
 
     Raises:
         UserError: The dataset is damaged, incomplete or of a kind that is not read.
@@ -77,67 +123,54 @@ def load_scene(
     if resolution < 1 and resolution != -1:
         raise UserError(f"--resolution {resolution}: give 1, 2, 4, 8, a width in pixels, or -1")
     source = Path(source)
-    folder = _model_folder(source)
-    model = read_model(folder)
-    photos = _PhotoFinder(source, images)
-    mask_of = _MaskFinder(source, masks)
-    cameras, limited = [], False
-    for image in sorted(_unique(model.images, folder), key=lambda image: image.name):
-        intrinsics = model.cameras[image.camera_id]
-        file = photos.find(image.name, intrinsics)
-        if file is None:
-            continue
-        size = training_size(file.width, file.height, resolution)
-        limited |= resolution == -1 and size[0] < file.width
-        photo = file.photo(
-            *size, white_background=white_background, mask=mask_of.find(image.name), invert_mask=invert_masks
-        )
-        cameras.append(_camera(image, intrinsics, photo))
-    missing = len(model.images) - len(cameras)
-    _check_enough(source, images, len(cameras), missing)
-    mask_of.check_used()
-    test, train = split(cameras) if hold_out and len(cameras) > 1 else ((), tuple(cameras))
+    finder = PhotoFinder(source, images)
+    capture = _read_capture(source, layout, sparse, finder)
+    options = PhotoOptions(
+        resolution=resolution,
+        white_background=white_background,
+        masks=masks,
+        invert_masks=invert_masks,
+        alpha_masks=capture.alpha_masks if alpha == "auto" else alpha == "mask",
+        cache=cache or PhotoCache(),
+        store=store,
+    )
+    opened = _open_photos(source, images, capture, finder, options)
+    cameras = opened.cameras
+    test, train = split(cameras, opened.held_out) if hold_out and len(cameras) > 1 else ((), tuple(cameras))
     return Scene(
         train_cameras=train,
         test_cameras=test,
-        points=model.points,
+        points=capture.points,
         extent=extent(train),
         source=source,
-        missing=missing,
-        limited=limited,
+        origin=capture.origin,
+        skipped=opened.skipped,
+        limited=opened.limited,
+        lenses=tuple(sorted(opened.lenses)),
+        cache=options.cache,
     )
 
 
-def open_scene(data: DataConfig) -> Scene:
-    """The dataset that the command line names."""
+def open_scene(data: DataConfig, threads: int = 0) -> Scene:
+    """The dataset that the command line names; `threads` workers decode its photos, 0 takes a few."""
     if data.source is None:
-        raise UserError("--source is needed: the folder that holds images/ and sparse/0/")
+        raise UserError("--source is needed: the folder that holds images/ and sparse/0/, or transforms.json")
+    store = data.photo_store or default_folder()
+    prune(store)
     return load_scene(
         data.source,
         images=data.images,
+        layout=data.format,
+        sparse=data.sparse,
         resolution=data.resolution,
         hold_out=data.eval,
         masks=data.masks,
         invert_masks=data.invert_masks,
         white_background=data.white_background,
+        alpha=data.alpha,
+        cache=PhotoCache(data.cache_gb * 1e9, min(threads or 2, 4)),
+        store=None if store == Path("none") else store,
     )
-
-
-def describe(scene: Scene) -> list[str]:
-    """What was found, in plain words, a line each."""
-    train, test = scene.train_cameras, scene.test_cameras
-    lines = [f"Dataset: {scene.source}", f"Photos: {len(train) + len(test)}, {_sizes(scene.cameras)}"]
-    if scene.limited:
-        lines.append(f"Photos wider than {WIDEST} pixels are made smaller; --resolution 1 keeps their size")
-    if scene.missing:
-        lines.append(f"Photos that are missing or cannot be read: {scene.missing}, skipped")
-    lines.append(f"Views: {len(train)} for training, {len(test)} held out for testing")
-    lines.append(f"Points: {len(scene.points)}" if scene.points else "Points: none in the dataset")
-    if any(camera.photo.masked for camera in scene.cameras):
-        lines.append(f"Masks: {kept_share(scene):.1%} of the pixels are kept")
-    lines.append(f"Camera extent: {scene.extent:.4g} scene units")
-    lines.append(f"Memory for photos: {sum(camera.photo.bytes for camera in scene.cameras) / 2**20:.0f} MiB")
-    return lines
 
 
 def kept_share(scene: Scene) -> float:
@@ -146,10 +179,14 @@ def kept_share(scene: Scene) -> float:
     return kept / sum(camera.width * camera.height for camera in scene.cameras)
 
 
-def split(cameras: list[Camera]) -> tuple[tuple[Camera, ...], tuple[Camera, ...]]:
-    """(held out, training) of cameras that are sorted by name."""
-    held_out = tuple(cameras[::HELD_OUT_EVERY])
-    return held_out, tuple(camera for i, camera in enumerate(cameras) if i % HELD_OUT_EVERY)
+def split(cameras: list[Camera], held_out: dict[str, bool | None]) -> tuple[tuple[Camera, ...], tuple[Camera, ...]]:
+    """(held out, training) of cameras that are sorted by name; every 8th where the dataset does not choose."""
+    if any(held_out[camera.name] for camera in cameras) and not all(held_out[camera.name] for camera in cameras):
+        chosen = [bool(held_out[camera.name]) for camera in cameras]
+    else:
+        chosen = [index % HELD_OUT_EVERY == 0 for index in range(len(cameras))]
+    pairs = list(zip(cameras, chosen, strict=True))
+    return tuple(camera for camera, out in pairs if out), tuple(camera for camera, out in pairs if not out)
 
 
 def extent(cameras: tuple[Camera, ...]) -> float:
@@ -171,138 +208,113 @@ def training_size(width: int, height: int, resolution: int) -> tuple[int, int]:
     return max(1, size[0]), max(1, size[1])
 
 
-def _camera(image: ColmapImage, intrinsics: ColmapCamera, photo: Photo) -> Camera:
-    fx, fy, cx, cy = intrinsics.pinhole()
-    x, y = photo.width / intrinsics.width, photo.height / intrinsics.height
+def _read_capture(source: Path, layout: str, sparse: int | None, finder: PhotoFinder) -> Capture:
+    """The dataset by the reader that was asked for, else by the first that finds something."""
+    if not source.is_dir():
+        raise UserError(f"--source {source}: no such folder")
+    if layout == "colmap" or sparse is not None or (layout == "auto" and find_model(source) is not None):
+        return read_colmap(source, sparse)
+    if layout == "transforms" or has_transforms(source):
+        return read_transforms(source, _sizes_of(finder))
+    raise UserError(
+        f"--source {source}: no sparse/0/cameras.bin and no transforms.json; run COLMAP, or point --source at the "
+        "folder that holds images/ and sparse/0/"
+    )
+
+
+def _sizes_of(finder: PhotoFinder) -> Callable[[str], tuple[str, tuple[int, int]] | None]:
+    """What tells a reader a photo's full name and size."""
+
+    def size_of(name: str) -> tuple[str, tuple[int, int]] | None:
+        path = finder.find(name)
+        try:
+            file = path and probe(path)
+        except UnusablePhoto:
+            return None
+        return (finder.name_of(path), (file.width, file.height)) if file else None
+
+    return size_of
+
+
+@dataclass
+class _Opened:
+    """Views whose photos are there, and what became of the others."""
+
+    cameras: list[Camera] = field(default_factory=list)
+    held_out: dict[str, bool | None] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    lenses: set[str] = field(default_factory=set)
+    limited: bool = False
+
+
+def _open_photos(source: Path, images: str, capture: Capture, finder: PhotoFinder, options: PhotoOptions) -> _Opened:
+    opened = _Opened(skipped=dict.fromkeys(capture.without_photo, "is not there"))
+    masks = MaskFinder(source, images, options.masks)
+    for shot in sorted(capture.shots, key=lambda shot: shot.name):
+        path = finder.find(shot.name)
+        try:
+            if path is None:
+                raise UnusablePhoto("is not there")
+            photo, limited = _photo(shot, path, masks.find(shot.name, shot.mask), options)
+        except UnusablePhoto as reason:
+            opened.skipped[shot.name] = str(reason)
+            continue
+        opened.cameras.append(_camera(shot, photo))
+        opened.held_out[shot.name] = shot.held_out
+        opened.limited |= limited
+        if shot.lens.distorted:
+            opened.lenses.add(shot.lens.model)
+    _check_enough(source, images, len(opened.cameras), opened.skipped)
+    masks.check_used()
+    return opened
+
+
+def _photo(shot: Shot, path: Path, mask: Path | None, options: PhotoOptions) -> tuple[Photo, bool]:
+    """The photo of a view, and whether it was made smaller without being asked to."""
+    lens = shot.lens
+    file = probe(path, (lens.width, lens.height))
+    width, height = training_size(file.width, file.height, options.resolution)
+    decides = {
+        "white_background": options.white_background,
+        "invert_mask": options.invert_masks,
+        "alpha_masks": options.alpha_masks,
+    }
+    read = file.reader(mask=mask, **decides)
+    masked = mask is not None or (file.transparent and options.alpha_masks)
+    if lens.distorted:
+        check_lens(lens, shot.name)
+        read, masked = straightened(read, lens), True
+        if options.store is not None:
+            files = (path,) if mask is None else (path, mask)
+            read = stored(options.store, files, (lens, file.turned, decides), read)
+    photo = Photo(width, height, read, masked=masked, cache=options.cache)
+    return photo, options.resolution == -1 and width < file.width
+
+
+def _camera(shot: Shot, photo: Photo) -> Camera:
+    fx, fy, cx, cy = shot.lens.pinhole
+    x, y = photo.width / shot.lens.width, photo.height / shot.lens.height
     return Camera(
-        name=image.name,
+        name=shot.name,
         width=photo.width,
         height=photo.height,
         fx=fx * x,
         fy=fy * y,
         cx=cx * x,
         cy=cy * y,
-        camera_from_world=pose(image.rotation, image.translation),
-        source=SourceSize(intrinsics.width, intrinsics.height, fx, fy),
+        camera_from_world=shot.camera_from_world,
+        source=SourceSize(shot.lens.width, shot.lens.height, fx, fy),
         photo=photo,
     )
 
 
-def _model_folder(source: Path) -> Path:
-    if not source.is_dir():
-        raise UserError(f"--source {source}: no such folder")
-    folder = find_model(source)
-    if folder is not None:
-        return folder
-    if any(source.glob("transforms*.json")):
+def _check_enough(source: Path, images: str, found: int, skipped: dict[str, str]) -> None:
+    registered = found + len(skipped)
+    if registered == 0:
+        raise UserError(f"--source {source}: the dataset has no registered image")
+    if skipped and (found < FEWEST_VIEWS or found < SMALLEST_SHARE * registered):
+        name, reason = next(iter(skipped.items()))
         raise UserError(
-            f"--source {source}: a transforms.json dataset is not read yet; give a COLMAP model in sparse/0"
+            f"--source {source}: {len(skipped)} of {registered} registered photos cannot be used ({name!r} {reason}); "
+            f"put them into {images}/, or name their folder with --images"
         )
-    raise UserError(
-        f"--source {source}: no sparse/0/cameras.bin; run COLMAP, or point --source at the folder that holds "
-        "images/ and sparse/0/"
-    )
-
-
-def _unique(images: list[ColmapImage], folder: Path) -> list[ColmapImage]:
-    seen: set[str] = set()
-    for image in images:
-        if image.name in seen:
-            raise UserError(f"{folder}: image {image.name!r} is registered twice; export the model again")
-        seen.add(image.name)
-    return images
-
-
-def _check_enough(source: Path, images: str, found: int, missing: int) -> None:
-    if found == 0 and missing == 0:
-        raise UserError(f"--source {source}: the COLMAP model has no registered image")
-    if missing and found < FEWEST_VIEWS:
-        raise UserError(
-            f"--source {source}: {missing} of {found + missing} registered photos are not in {images}/ or cannot be "
-            "read; put them there, or name their folder with --images"
-        )
-
-
-class _PhotoFinder:
-    """Finds registered photos, and only inside the dataset."""
-
-    def __init__(self, source: Path, images: str) -> None:
-        # A folder that is a link itself is the user's own doing; where it leads is inside.
-        self._roots = [source / images, source]
-        self._inside = [root.resolve() for root in self._roots]
-
-    def find(self, name: str, intrinsics: ColmapCamera) -> PhotoFile | None:
-        """The photo of an image name; None when it is missing or cannot be read."""
-        if intrinsics.pinhole() is None:
-            raise UserError(
-                f"image {name!r}: its camera model {intrinsics.model} is not read yet; undistort the photos with "
-                "'colmap image_undistorter'"
-            )
-        path = self._path(name)
-        return None if path is None else probe(path, (intrinsics.width, intrinsics.height))
-
-    def _path(self, name: str) -> Path | None:
-        relative = safe_name(name)
-        for root in self._roots:
-            path = root / relative
-            if _is_file(path):
-                if not any(path.resolve().is_relative_to(inside) for inside in self._inside):
-                    raise UserError(f"{shown(path)}: a link that leaves the dataset; put the photo itself there")
-                return path
-        return None
-
-
-class _MaskFinder:
-    """Finds the masks of photos, and remembers whether there was any."""
-
-    def __init__(self, source: Path, folder: Path | None) -> None:
-        if folder is not None and not folder.is_dir():
-            inside = source / folder
-            if not inside.is_dir():
-                raise UserError(f"--masks {folder}: no such folder")
-            folder = inside
-        self._folder, self._found = folder, 0
-
-    def find(self, name: str) -> Path | None:
-        """The mask of an image name, if it has one."""
-        if self._folder is None:
-            return None
-        relative = safe_name(name)
-        candidates = (relative.with_name(end) for end in (f"{relative.name}.png", f"{relative.stem}.png"))
-        path = next((path for end in candidates if _is_file(path := self._folder / end)), None)
-        self._found += path is not None
-        return path
-
-    def check_used(self) -> None:
-        """Complain about a folder without any mask."""
-        if self._folder is not None and not self._found:
-            raise UserError(
-                f"--masks {self._folder}: no mask for any photo; masks are called <photo name>.png, "
-                "for example a.jpg.png or a.png"
-            )
-
-
-def safe_name(name: str) -> PurePosixPath:
-    """An image name as a path that stays where it is put.
-
-    Raises:
-        UserError: The name is absolute, climbs with .., or holds a null byte.
-    """
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\0" in name or not path.parts:
-        raise UserError(f"image name {name!r} leads out of the dataset; such a model is not opened")
-    return path
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name that is too long, a folder that may not be entered
-        return False
-
-
-def _sizes(cameras: tuple[Camera, ...]) -> str:
-    sizes = sorted({(camera.width, camera.height) for camera in cameras})
-    if len(sizes) == 1:
-        return f"{sizes[0][0]}x{sizes[0][1]} pixels"
-    return f"{len(sizes)} sizes from {sizes[0][0]}x{sizes[0][1]} to {sizes[-1][0]}x{sizes[-1][1]} pixels"

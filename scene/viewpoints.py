@@ -19,7 +19,7 @@ def read_viewpoints(path: Path) -> list[Camera]:
     """Views of a cameras.json file, or of a folder with a COLMAP model or a cameras.json; sorted by name.
 
     Raises:
-        UserError: There is neither, or it is damaged, or a camera has distortion.
+        UserError: There is neither, or it is damaged.
     """
     if path.is_file():
         cameras = read_cameras(path)
@@ -79,25 +79,19 @@ def _of_model(folder: Path) -> list[Camera]:
     model = read_model(folder)
     cameras = []
     for image in model.images:
-        intrinsics = model.cameras[image.camera_id]
-        lens = intrinsics.pinhole()
-        if lens is None:
-            raise UserError(
-                f"{folder}: camera model {intrinsics.model} is not read yet; undistort it with "
-                "'colmap image_undistorter'"
-            )
-        fx, fy, cx, cy = lens
+        lens = model.cameras[image.camera_id]
+        fx, fy, cx, cy = lens.pinhole
         cameras.append(
             Camera(
                 name=image.name,
-                width=intrinsics.width,
-                height=intrinsics.height,
+                width=lens.width,
+                height=lens.height,
                 fx=fx,
                 fy=fy,
                 cx=cx,
                 cy=cy,
                 camera_from_world=pose(image.rotation, image.translation),
-                source=SourceSize(intrinsics.width, intrinsics.height, fx, fy),
+                source=SourceSize(lens.width, lens.height, fx, fy),
             )
         )
     if not cameras:

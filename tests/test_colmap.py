@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from scene.colmap import LARGEST_SIDE, find_model, read_model, rotation_matrix
+from scene.colmap import find_model, read_model, rotation_matrix
+from scene.lens import LARGEST_SIDE
 from tests.captures import Capture, Shot, ring
 from utils.errors import UserError
 
@@ -36,8 +37,8 @@ def refused(folder, *words: str) -> None:
 def test_a_model_is_read_as_it_was_written(tmp_path, capture, write):
     model = read_model(write(capture, tmp_path))
     assert model.cameras.keys() == {1, 7}
-    assert model.cameras[1].pinhole() == (36.0, 35.0, 21.0, 14.0)
-    assert model.cameras[7].pinhole() == (50.5, 50.5, 32.0, 24.0)
+    assert model.cameras[1].pinhole == (36.0, 35.0, 21.0, 14.0)
+    assert model.cameras[7].pinhole == (50.5, 50.5, 32.0, 24.0)
     assert [image.name for image in model.images] == [shot.name for shot in capture.shots]
     assert [image.camera_id for image in model.images] == [1, 1, 1, 7, 1]
     for image, shot in zip(model.images, capture.shots, strict=True):

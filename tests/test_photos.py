@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every encoding of a photo ends as the same 8-bit RGB, and masks as ones and zeros."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from scene.photos import Photo, probe, read_mask
+from scene.photos import Photo, UnusablePhoto, probe, read_mask
 from utils.errors import UserError
 
 SHAPE = (24, 16)
@@ -164,20 +165,70 @@ def test_resized_exports_keep_their_own_size(tmp_path, size):
 @pytest.mark.parametrize(
     "content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n" + b"\0" * 30], ids=["empty", "text", "png"]
 )
-def test_what_is_no_picture_is_none(tmp_path, content):
+def test_what_is_no_picture_is_said_to_be_none(tmp_path, content):
     (tmp_path / "a.png").write_bytes(content)
-    assert probe(tmp_path / "a.png", SHAPE) is None
+    with pytest.raises(UnusablePhoto, match=r"no picture|damaged"):
+        probe(tmp_path / "a.png", SHAPE)
 
 
-def test_a_photo_that_ends_early_is_one_line(tmp_path):
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"format": "PNG"}, {"format": "WEBP"}, {"format": "TIFF"}]
+)
+@pytest.mark.parametrize("share", [0.5, 0.99])
+def test_a_photo_that_ends_early_is_found_out_before_it_is_used(tmp_path, options, share):
     noise = np.random.default_rng(0).integers(0, 255, (200, 300, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(tmp_path / "a.jpg")
-    data = (tmp_path / "a.jpg").read_bytes()
-    (tmp_path / "a.jpg").write_bytes(data[: len(data) // 2])
-    photo = probe(tmp_path / "a.jpg", (300, 200)).photo(300, 200)
-    with pytest.raises(UserError, match=r"a\.jpg: the photo is damaged") as caught:
+    Image.fromarray(noise).save(tmp_path / "a", **({"format": "JPEG"} | options))
+    data = (tmp_path / "a").read_bytes()
+    probe(tmp_path / "a", (300, 200))
+    (tmp_path / "a").write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(UnusablePhoto, match=r"damaged|no picture"):
+        probe(tmp_path / "a", (300, 200))
+
+
+def test_a_photo_that_vanishes_in_a_run_is_one_line(tmp_path):
+    Image.new("RGB", SHAPE).save(tmp_path / "a.png")
+    photo = opened(tmp_path / "a.png")
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(UserError, match=r"a\.png: the photo is damaged") as caught:
         photo.image()
     assert "\n" not in str(caught.value)
+
+
+def test_what_follows_the_end_of_a_jpeg_does_no_harm(tmp_path, picture):
+    Image.fromarray(picture).save(tmp_path / "a.jpg")
+    (tmp_path / "a.jpg").write_bytes((tmp_path / "a.jpg").read_bytes() + b"maker notes")
+    assert opened(tmp_path / "a.jpg").image().shape == (3, 16, 24)
+
+
+def test_heic_without_its_plug_in_says_what_to_install(tmp_path):
+    (tmp_path / "a.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0heicmif1")
+    with pytest.raises(UnusablePhoto, match=r"pillow-heif|damaged"):
+        probe(tmp_path / "a.HEIC", SHAPE)
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+def test_tiffs_of_any_depth_are_read(tmp_path, picture, kind, channels):
+    top = 1.0 if kind == np.float32 else np.iinfo(kind).max
+    deep = np.round(picture / 255 * top).astype(kind) if top > 1 else (picture / 255).astype(kind)
+    if channels == 4:
+        deep = np.dstack([deep, np.full(deep.shape[:2], top, kind)])
+    cv2.imwrite(str(tmp_path / "a.tiff"), np.ascontiguousarray(deep[..., [2, 1, 0, 3][:channels]]))
+    np.testing.assert_allclose(levels(opened(tmp_path / "a.tiff")), picture, atol=1.01)
+
+
+def test_sixteen_bit_colours_of_png_are_scaled(tmp_path, picture):
+    cv2.imwrite(str(tmp_path / "a.png"), picture[..., ::-1].astype(np.uint16) * 257)
+    np.testing.assert_allclose(levels(opened(tmp_path / "a.png")), picture, atol=1.01)
+
+
+def test_transparency_can_be_background_instead_of_a_mask(tmp_path, picture):
+    alpha = np.full((16, 24, 1), 255, np.uint8)
+    alpha[:, :8] = 0
+    Image.fromarray(np.concatenate([picture, alpha], axis=2)).save(tmp_path / "a.png")
+    photo = opened(tmp_path / "a.png", alpha_masks=False, white_background=True)
+    assert photo.mask() is None
+    assert levels(photo)[:, :8].min() == 255
 
 
 @pytest.mark.parametrize("white", [1, 255])

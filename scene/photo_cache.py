@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Decoded photos within a budget of bytes, and worker threads that decode what is needed next.
+
+Training goes through all views again and again. When they do not all fit, the photo that was used last makes room:
+it is the one that is needed again last, and so a share of the views as large as the budget is never decoded twice.
+What is decoded does not depend on the cache, so neither do results.
+"""
+
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
+from itertools import islice
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from .photos import Photo
+
+Decoded = tuple[Tensor, Tensor | None]
+"""uint8 [3, H, W], bool [H, W] or None."""
+
+AHEAD = 4
+"""Photos that are decoded ahead of their use; they come on top of the budget."""
+
+
+class PhotoCache:
+    """Keeps decoded photos; the one in hand always, the others as far as the budget goes.
+
+    Args:
+        budget: Bytes; infinite for everything.
+        threads: Workers that decode ahead.
+    """
+
+    def __init__(self, budget: float = float("inf"), threads: int = 1) -> None:
+        self.budget, self._threads = budget, threads
+        self.bytes = 0
+        self._kept: dict[Photo, Decoded] = {}  # least recently used first
+        self._coming: dict[Photo, Future[Decoded]] = {}
+        self._lock = Lock()
+
+    def get(self, photo: "Photo") -> Decoded:
+        """The pixels of a photo, decoded now if they are not there."""
+        with self._lock:
+            decoded = self._kept.pop(photo, None)
+            if decoded is not None:
+                self._kept[photo] = decoded
+                return decoded
+            coming = self._coming.pop(photo, None)
+        # A worker that has not begun would only make us wait.
+        decoded = photo.decode() if coming is None or coming.cancel() else coming.result()
+        with self._lock:
+            self._keep(photo, decoded)
+        return decoded
+
+    def expect(self, photos: Iterable["Photo"]) -> None:
+        """Let the workers decode photos that will be asked for in this order, the one wanted now first."""
+        with self._lock:
+            wanted = list(dict.fromkeys(photos))[: AHEAD + 1]
+            for photo in [photo for photo in self._coming if photo not in wanted]:
+                self._coming.pop(photo).cancel()
+            for photo in wanted:
+                if photo not in self._kept and photo not in self._coming:
+                    self._coming[photo] = self._workers.submit(photo.decode)
+
+    def release(self, photo: "Photo") -> None:
+        """Give the pixels of a photo back."""
+        with self._lock:
+            if self._kept.pop(photo, None) is not None:
+                self.bytes -= photo.bytes
+
+    @cached_property
+    def _workers(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self._threads, thread_name_prefix="photos")
+
+    def _keep(self, photo: "Photo", decoded: Decoded) -> None:
+        if photo in self._kept:  # two threads decoded it
+            return
+        self._kept[photo] = decoded
+        self.bytes += photo.bytes
+        while self.bytes > self.budget and len(self._kept) > 1:
+            last_used = next(islice(reversed(self._kept), 1, None))
+            del self._kept[last_used]
+            self.bytes -= last_used.bytes
