@@ -11,7 +11,9 @@ from scene.fingerprint import fingerprint
 from scene.gaussian_model import SH_C0
 from scene.model_folder import save_gaussians, write_run_files
 from scene.points import PointCloud
+from utils.finite import check_finite
 from utils.report import write_report
+from utils.run_dir import EVERY
 
 from .base import Phase
 from .evaluation import evaluate
@@ -62,6 +64,8 @@ class Milestones:
         """Log the step, and whatever else is due at this iteration."""
         state, iteration = self._state, self._state.iteration
         state.run.step(iteration, phase=phase.name, losses=losses, gaussians=len(state.gaussians))
+        if iteration % EVERY == 0:
+            self._check()
         if iteration < self._last:  # what the last phase does at its end belongs to the result
             self._measure_and_save(iteration)
         state.run.checkpoint_if_due(iteration, self._snapshot)
@@ -80,7 +84,13 @@ class Milestones:
         if iteration in self._saves:
             self._save()
 
+    def _check(self) -> None:
+        """What is broken is neither trained on nor written."""
+        rows = self._state.gaussians.rows
+        check_finite(self._state.iteration, {name: rows[name] for name in rows})
+
     def _snapshot(self) -> dict[str, Any]:
+        self._check()
         return {"state": self._state.state_dict(), "phases": self._plan.state_dict()}
 
     def _test(self) -> None:
@@ -108,6 +118,7 @@ class Milestones:
     @torch.no_grad()
     def _save(self) -> None:
         state = self._state
+        self._check()
         state.run.say(f"[ITER {state.iteration}] Saving Gaussians")
         save_gaussians(
             state.run.path,
