@@ -6,7 +6,7 @@ scene/photo_files.py                   names -> files
 here                                   Capture and files -> Scene
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -173,10 +173,10 @@ def open_scene(data: DataConfig, threads: int = 0) -> Scene:
     )
 
 
-def kept_share(scene: Scene) -> float:
-    """Share of all photos' pixels that masks leave; decodes every masked photo."""
-    kept = sum(c.width * c.height if (mask := c.mask()) is None else float(mask.sum()) for c in scene.cameras)
-    return kept / sum(camera.width * camera.height for camera in scene.cameras)
+def kept_share(cameras: Sequence[Camera]) -> float:
+    """Share of the pixels of views that count; decodes those that may have a mask."""
+    kept = sum(c.width * c.height if (mask := c.mask()) is None else float(mask.sum()) for c in cameras)
+    return kept / sum(camera.width * camera.height for camera in cameras)
 
 
 def split(cameras: list[Camera], held_out: dict[str, bool | None]) -> tuple[tuple[Camera, ...], tuple[Camera, ...]]:

@@ -10,6 +10,9 @@ from .photo_cache import AHEAD
 NAMED = 3
 """Skipped photos that are named; the others are counted."""
 
+SAMPLED = 40
+"""Masked views that are looked at before a run begins."""
+
 
 def describe(scene: Scene) -> list[str]:
     """What was found, in plain words, a line each."""
@@ -25,8 +28,7 @@ def describe(scene: Scene) -> list[str]:
     if len(train) < FEWEST_VIEWS:
         lines.append("Few views: expect little more than these pictures")
     lines.append(f"Points: {len(scene.points)}" if scene.points else "Points: none in the dataset")
-    if any(camera.photo.masked for camera in scene.cameras):
-        lines.append(f"Masks: {kept_share(scene):.1%} of the pixels are kept")
+    lines += _masks(scene)
     lines.append(f"Camera extent: {scene.extent:.4g} scene units")
     lines.append(_memory(scene))
     return lines
@@ -39,6 +41,18 @@ def _skipped(skipped: dict[str, str]) -> str:
     return f"Photos that cannot be used: {len(skipped)}, skipped: {'; '.join(reasons)}" + (
         f"; and {others} more" if others else ""
     )
+
+
+def _masks(scene: Scene) -> list[str]:
+    """How much masks, transparency and lenses leave; a few views tell when there are many."""
+    masked = [camera for camera in scene.cameras if camera.photo.masked]
+    if not masked:
+        return []
+    some = masked[:: max(1, len(masked) // SAMPLED)]
+    share = (kept_share(some) * len(masked) + len(scene.cameras) - len(masked)) / len(scene.cameras)
+    if share == 1:
+        return []
+    return [f"Masks: {'about ' * (len(some) < len(masked))}{share:.1%} of the pixels are kept"]
 
 
 def _memory(scene: Scene) -> str:

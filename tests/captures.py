@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from scipy.spatial.transform import Rotation
 
-NUMBERS = {"SIMPLE_PINHOLE": 0, "PINHOLE": 1, "SIMPLE_RADIAL": 2, "OPENCV": 4}
+NUMBERS = {"SIMPLE_PINHOLE": 0, "PINHOLE": 1, "SIMPLE_RADIAL": 2, "OPENCV": 4, "OPENCV_FISHEYE": 5, "FOV": 7}
 
 
 @dataclass
@@ -83,6 +84,23 @@ class Capture:
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", size or self.cameras[shot.camera][1:3], (20 * i % 256, 100, 50)).save(path)
         return root
+
+
+def transforms(capture: Capture, folder: str = "images/") -> dict:
+    """The same capture of one PINHOLE camera as nerfstudio's transforms.json says it."""
+    (_, width, height, (fx, fy, cx, cy)) = capture.cameras[1]
+    frames = [{"file_path": f"{folder}{s.name}", "transform_matrix": opengl_pose(s).tolist()} for s in capture.shots]
+    lens = {"fl_x": fx, "fl_y": fy, "cx": cx, "cy": cy, "w": width, "h": height}
+    return {"camera_model": "OPENCV", **lens, "frames": frames}
+
+
+def opengl_pose(shot: Shot) -> np.ndarray:
+    """World from camera [4, 4] of a shot, with y up and z backwards."""
+    camera_from_world = np.eye(4)
+    w, x, y, z = shot.quaternion
+    camera_from_world[:3, :3] = Rotation.from_quat([x, y, z, w]).as_matrix()
+    camera_from_world[:3, 3] = shot.translation
+    return np.linalg.inv(camera_from_world) @ np.diag([1.0, -1, -1, 1])
 
 
 def ring(count: int = 10, radius: float = 4.0) -> Capture:

@@ -276,7 +276,7 @@ def test_masks_are_found_by_name_and_say_what_is_kept(dataset, tmp_path, pattern
         mask[:, 10:] = 255
         Image.fromarray(mask).save(masks / pattern.format(name=photo.name, stem=photo.stem))
     scene = load_scene(dataset, masks=masks, invert_masks=invert)
-    assert kept_share(scene) == pytest.approx(share)
+    assert kept_share(scene.cameras) == pytest.approx(share)
     assert any(f"{share:.1%}" in line for line in describe(scene))
     mask = scene.train_cameras[0].mask()
     assert mask.shape == (30, 40)
@@ -287,14 +287,14 @@ def test_masks_are_found_by_name_and_say_what_is_kept(dataset, tmp_path, pattern
 def test_a_photo_without_mask_is_kept_whole(dataset, tmp_path):
     Image.new("L", (40, 30), 0).save(tmp_path / "03.png")
     scene = load_scene(dataset, masks=tmp_path)
-    assert kept_share(scene) == pytest.approx(0.9)
+    assert kept_share(scene.cameras) == pytest.approx(0.9)
     assert [camera.name for camera in scene.cameras if camera.mask() is not None] == ["03.png"]
 
 
 def test_masks_inside_the_dataset_can_be_named_from_there(dataset):
     (dataset / "masks").mkdir()
     Image.new("L", (40, 30), 255).save(dataset / "masks" / "03.png.png")
-    assert kept_share(load_scene(dataset, masks=Path("masks"))) == 1
+    assert kept_share(load_scene(dataset, masks=Path("masks")).cameras) == 1
 
 
 def test_a_mask_folder_that_is_missing_or_useless_is_refused(dataset, tmp_path):
