@@ -129,7 +129,8 @@ def _columns(data: bytes) -> tuple[int, int, int, int, list[bytes]]:
         raise ValueError(magic)
     content = unpacker.decompress(unpacker.unconsumed_tail, max(sum(sizes), 1))
     ends = np.cumsum(sizes).tolist()
-    if len(content) < ends[-1]:
+    more = unpacker.decompress(unpacker.unconsumed_tail, 1)  # nothing, but the stream's check sum is looked at
+    if len(content) < ends[-1] or not (more or unpacker.eof):
         raise ValueError("cut off")
     return version, count, degree, fraction, [content[e - s : e] for s, e in zip(sizes, ends, strict=True)]
 
