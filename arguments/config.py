@@ -161,7 +161,7 @@ class OptimConfig:
         low=0,
         high=1,
     )
-    keep_at: float = setting(0.75, "Share of the run after which the keeping happens.", low=0, high=1)
+    keep_at: float = setting(0.55, "Share of the run after which the keeping happens.", low=0, high=1)
     fastgs_faithful: bool = setting(False, "FastGS as published, its defects and its scene-relative limits included.")
     preset: str = setting("", "FastGS's published per-scene values: base:<scene> or big:<scene>.")
 

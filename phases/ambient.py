@@ -23,7 +23,6 @@ from scene.tube import Placement, Rays, place_tube, subject_rays
 from .base import Phase
 from .density import Events
 from .every import Every
-from .optimizer import StepWindows, fastgs_windows
 from .seeding import append, insert_seeds, numpy_generator, snapshot
 from .state import Step, TrainingState
 
@@ -165,12 +164,6 @@ class Ambient(Phase):
             late_prune=Every(optim.late_prune_interval, optim.densify_until_iter, end),
             keep_at=round(optim.keep_at * state.config.run.planned),
         )
-
-    def windows(self, state: TrainingState) -> StepWindows:
-        """A step at every iteration while the scene grows, then FastGS's schedule."""
-        if state.iteration <= state.config.optim.densify_until_iter and not state.config.optim.step_every:
-            return StepWindows(1, 1)
-        return fastgs_windows(state.iteration, state.config)
 
     def sh_degree(self, state: TrainingState) -> int:
         """One more every `sh_interval` iterations of the phase."""

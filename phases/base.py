@@ -61,8 +61,9 @@ class Phase(ABC):
         return Events()
 
     def windows(self, state: TrainingState) -> StepWindows:
-        """Iterations per optimiser step. Default: one."""
-        return StepWindows(1, 1)
+        """Iterations per optimiser step. Default: one, unless `--step_every` asks for more."""
+        window = state.config.optim.step_every or 1
+        return StepWindows(window, window)
 
     def sh_degree(self, state: TrainingState) -> int:
         """Active SH degree. Default: one more every `sh_interval` iterations of the run."""

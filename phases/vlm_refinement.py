@@ -57,7 +57,7 @@ class VlmRefinement(Phase):
         (1024 * 32**2, 2048 * 32**2), "Least and most pixels of a picture shown to a local model.", low=1
     )
     boxes: int = setting(3, "Most boxes asked for in a view.", low=1)
-    weight: float = setting(4.0, "Weight of the loss inside the regions, before division by the mean.", low=1)
+    weight: float = setting(8.0, "Weight of the loss inside the regions, before division by the mean.", low=1)
     densify_every: int = setting(
         1_000,
         "Least iterations between densifications of the flagged Gaussians; an epoch at least.",
