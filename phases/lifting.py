@@ -100,7 +100,8 @@ def lift(state: TrainingState, marks: Sequence[Mark], looks: dict[int, Look]) ->
             continue
         mask = torch.from_numpy(soft_mask([mark.box], look.error)) * gate
         inside, total = carried(state, look.camera, mask)
-        found = [r for r in regions if _shown_inside(state, look, r.value, mark.box, gate) > SAME]
+        agreement = _shown_inside(state, look, [region.value for region in regions], mark.box, gate)
+        found = [region for region, value in zip(regions, agreement, strict=True) if value > SAME]
         if not found:
             regions.append(_Region(torch.zeros(count), torch.zeros(count)))
             found = regions[-1:]
@@ -153,7 +154,12 @@ def flagged(state: TrainingState, masks: dict[int, Tensor], most_views: int = 16
     return torch.where(total > LEAST_WEIGHT, inside / total.clamp_min(1e-9), 0)
 
 
-def _shown_inside(state: TrainingState, look: Look, values: Tensor, box: Box, gate: Tensor) -> float:
-    """Mean value that a view shows inside a box, where the gate is open."""
+def _shown_inside(
+    state: TrainingState, look: Look, values: Sequence[Tensor], box: Box, gate: Tensor
+) -> Sequence[float]:
+    """Mean of each of the values [N] that a view shows inside a box, where the gate is open; rendered at once."""
     where = torch.from_numpy(hard_mask([box], *look.alpha.shape)) & gate
-    return float(shown(state, look.camera, values)[where].mean()) if where.any() else 0.0
+    if not values or not where.any():
+        return [0.0] * len(values)
+    pictures = state.render(look.camera, features=torch.stack([*values], dim=1)).features
+    return pictures[:, where].clamp(0, 1).mean(1).tolist()
