@@ -54,12 +54,12 @@ def _splat_transform() -> tuple[str, ...] | str:
     """The command, or why there is none."""
     if shutil.which("npm") is None:
         return "npm is not on this machine"
-    command = ("npm", "exec", "--yes", f"--package={SPLAT_TRANSFORM}", "--", "splat-transform")
+    where = ["npm", "exec", "--yes", f"--package={SPLAT_TRANSFORM}", "-c", "command -v splat-transform"]
     try:
-        tried = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=180, check=False)
+        tried = subprocess.run(where, capture_output=True, text=True, timeout=180, check=False)
     except subprocess.TimeoutExpired:
         return f"npm did not bring {SPLAT_TRANSFORM} in time"
-    return command if tried.returncode == 0 else f"npm has no {SPLAT_TRANSFORM}: {tried.stderr.strip()[-80:]}"
+    return (tried.stdout.split()[-1],) if tried.stdout.strip() else f"npm has no {SPLAT_TRANSFORM}"
 
 
 def splat_transform(*arguments: str | Path) -> None:

@@ -31,6 +31,14 @@ TOLERANCES = {
     "splat": {"position": 0, "scale": 1e-6, "opacity": 2e-3, "color": 2e-3, "sh": 0, "rotation": 0.9},
 }
 
+LOSSES = {  # of splat-transform 3.7.0 on random data of a scene of size one, measured, times two
+    "compressed.ply": {"position": 7e-3, "scale": 7e-3, "opacity": 4e-3, "color": 8e-3, "sh": 0.032, "rotation": 0.6},
+    "spz": {"position": 4e-4, "scale": 0.064, "opacity": 4e-3, "color": 8e-3, "sh": 0.14, "rotation": 0.6},
+    "sog": {"position": 5e-4, "scale": 0.06, "opacity": 8e-3, "color": 0.02, "sh": 1.0, "rotation": 2.8},
+    "glb": {"position": 0, "scale": 1e-6, "opacity": 1e-6, "color": 0, "sh": 0, "rotation": 181},
+    "splat": {"position": 0, "scale": 1e-6, "opacity": 8e-3, "color": 4e-3, "sh": 0, "rotation": 2.0},
+}
+
 
 def written(path, splats: SplatArrays, kind: str) -> SplatArrays:
     """What goes into the file, in its order."""
@@ -342,7 +350,7 @@ def test_splat_transform_reads_what_we_read(tmp_path, kind):
     assert far["rotation"] < (0.9 if kind == "splat" else 0.1)
 
 
-@pytest.mark.parametrize("kind", ["compressed.ply", "spz", "sog", "glb", "splat"])
+@pytest.mark.parametrize("kind", LOSSES)
 def test_we_read_what_splat_transform_writes(tmp_path, kind):
     splats = gaussians()
     write_gaussians(tmp_path / "a.ply", splats.parameters())
@@ -350,11 +358,8 @@ def test_we_read_what_splat_transform_writes(tmp_path, kind):
     splat_transform("-q", *options, tmp_path / "a.ply", tmp_path / f"b.{kind}")
     back = read_splats(tmp_path / f"b.{kind}")
     back = in_order_of(back.in_axes(spz.RUB) if kind == "spz" else back, splats)
-    limits = {"position": 7e-3, "scale": 0.06, "opacity": 8e-3, "color": 0.02, "sh": 0.14, "rotation": 3}
-    if kind == "sog":
-        limits["sh"] = 1.0  # its palette is small where Gaussians are few
+    limits = dict(LOSSES[kind])
     if kind == "glb":  # its quaternions turn the axes of the ellipsoid too, which changes nothing but their signs
-        limits |= {"position": 0, "scale": 1e-6, "color": 0, "sh": 0, "rotation": 181}
         np.testing.assert_allclose(covariances(back), covariances(splats), atol=1e-6)
     assert not {name: value for name, value in deviations(splats, back).items() if value > limits[name]}
 
@@ -369,7 +374,7 @@ def test_spz_of_version_4_is_read_where_zstd_is_there(tmp_path):
     except UserError as error:
         assert "zstandard" in str(error)
         pytest.skip("the package zstandard is not installed; the line that says so was seen")
-    assert max(deviations(read_splats(tmp_path / "c.spz"), back).values()) == 0
+    assert max(deviations(read_splats(tmp_path / "c.spz"), back).values()) < 1e-4
 
 
 # Which is which
