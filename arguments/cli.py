@@ -151,7 +151,7 @@ def _check_whole(given: Mapping[str, Any], phase_classes: Mapping[str, type]) ->
         _check_phases(given["run.phases"], list(phase_classes))
     init = given.get("run.init", "random")
     if init not in ("random", "sfm") and not Path(init).is_file():
-        raise UserError(f"--init {init}: neither random nor sfm nor a PLY file that exists")
+        raise UserError(f"--init {init}: neither random nor sfm nor a file that exists")
 
 
 def _check_schedule(given: Mapping[str, Any]) -> None:

@@ -67,7 +67,7 @@ class RunConfig:
     schedule_iterations: int = setting(
         0, "Iterations that the schedule is laid out for; 0 takes all. The last phase lasts to the end.", low=0
     )
-    init: str = setting("random", "Starting points: random, sfm (points3D) or the path of a PLY.")
+    init: str = setting("random", "Start: random, sfm (points3D), a PLY of points, or any file of Gaussians.")
     num_points: int = setting(100, "Random starting points.", low=1)
     init_extent: float = setting(0.5, "Half side of their box round the focus point, in scene extents.", low=1e-6)
     seeds: Literal["none", "main", "all"] = setting("all", "Phases that may place seeds at photo-consistent depth.")
