@@ -162,7 +162,7 @@ WRONG = {
     "-s S --phases mian": "--phases mian: 'mian' is not one of main, vlm, none, did you mean main",
     "-s S --phases vlm,main": "--phases vlm,main: each at most once and in this order: main,vlm",
     "-s S --phases main,main": "--phases main,main: each at most once",
-    "-s S --init spm": "--init spm: neither random nor sfm nor a PLY",
+    "-s S --init spm": "--init spm: neither random nor sfm nor a file",
     "-s S --preset base:gardn": "--preset base:gardn: not known, did you mean base:garden",
     "-s S --depths d": "--depths: not supported yet",
     "-s S --antialiasing": "--antialiasing: not supported yet",
