@@ -14,6 +14,9 @@ from typing import NoReturn
 
 from .errors import NothingToDo, UserError, machine_failure
 
+LONGEST_LINE = 1000
+"""Characters of a message; names of files may be as long as a page."""
+
 
 class Parser(argparse.ArgumentParser):
     """argparse without abbreviations, that names the flag which was probably meant."""
@@ -88,5 +91,6 @@ def _exit_code(main: Callable[[Sequence[str]], None], args: Sequence[str]) -> in
 
 
 def one_line(text: str) -> str:
-    """A text that may hold names from outside as a terminal can take it: no line breaks, no control sequences."""
-    return "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in text)
+    """A text that may hold names from outside as a terminal can take it: no breaks, no control sequences, bounded."""
+    line = "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in text)
+    return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE // 2]} … {line[-LONGEST_LINE // 2 :]}"

@@ -124,7 +124,9 @@ def _views(run: Run) -> Markup:
     split, folder = run.views()
     if folder is None:
         return Markup("")
-    psnr = run.per_view.get(folder.name, {}).get("PSNR", {})
+    figures = run.per_view.get(folder.name)
+    psnr = figures.get("PSNR") if isinstance(figures, Mapping) else None
+    psnr = psnr if isinstance(psnr, Mapping) else {}
     psnr = {name: value for name, value in psnr.items() if number(value) is not None}
     names = sorted(path.name for path in (folder / "renders").glob("*.png"))
     names.sort(key=lambda name: psnr.get(name, 0.0))

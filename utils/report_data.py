@@ -2,7 +2,6 @@
 """What a run folder tells, read with tolerance: a missing or damaged file is an empty value, never an error."""
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +14,10 @@ Json = dict[str, Any]
 
 ROUTINE = {"checkpoint", "finished"}
 """Events that say nothing about the course of a run."""
+
+
+LARGEST = 1e30
+"""No figure of a run is larger; damaged files hold such, and whole numbers beyond all floats."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ class Run:
             if "event" in line:
                 if seconds is not None:
                     _add(spent, str(line.get("stage", line["event"])), 0, seconds)
-            elif rate and rate > 0:
+            elif rate and rate > 1 / LARGEST:
                 steps = line["iteration"] - before
                 before = line["iteration"]
                 if steps > 0:
@@ -154,8 +157,8 @@ def read_run(path: Path) -> Run:
 
 
 def number(value: Any) -> float | None:
-    """A finite number, or None."""
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    """A number that can be reckoned with, or None."""
+    return float(value) if isinstance(value, int | float) and abs(value) < LARGEST else None
 
 
 def _lines(path: Path) -> Iterator[Json]:

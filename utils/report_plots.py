@@ -193,13 +193,13 @@ def _vectors(value: Any, count: int | None = None) -> np.ndarray | None:
     """[n, 3] finite numbers, or None: the file may come from anywhere."""
     try:
         rows = np.asarray(value, dtype=np.float64).reshape(-1, 3)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
-    return rows if np.isfinite(rows).all() and len(rows) and (count is None or len(rows) == count) else None
+    return rows if (np.abs(rows) < 1e30).all() and len(rows) and (count is None or len(rows) == count) else None
 
 
 def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
+    return float(value) if isinstance(value, int | float) and abs(value) < 1e30 else 0.0
 
 
 def _ticks(low: float, high: float, count: int = 5) -> tuple[float, float, list[float]]:

@@ -124,7 +124,7 @@ def read_path(file: Path) -> CameraPath:
     try:
         content = json.loads(file.read_text())
         frames: Sequence[Any] = content["frames"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f'--trajectory {file}: not a JSON camera path with "frames" ({error})') from error
     if not isinstance(frames, list) or not frames:
         raise UserError(f"--trajectory {file}: no frames")

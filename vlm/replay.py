@@ -59,7 +59,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
         records = [json.loads(line) for line in path.read_text().splitlines()]
     except FileNotFoundError as error:
         raise UserError(f"{path}: no recorded inspection; {ADVICE}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not readable ({error}); {ADVICE}") from error
     for number, record in enumerate(records, 1):
         if not (isinstance(record, dict) and isinstance(record.get("view"), str) and _boxes_are_sound(record)):
