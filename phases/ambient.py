@@ -60,7 +60,7 @@ class Ambient(Phase):
 
     shape: Literal["tube", "layers", "sphere", "box", "none"] = setting("tube", "What is put round the scene.")
     points: int = setting(-1, "Gaussians on the wall; -1: 2000 with seeds, 5000 without.", low=-1)
-    seeds: int = setting(4_000, "Seeds at photo-consistent depth where the render is empty or wrong.", low=0)
+    seeds: int = setting(10_000, "Seeds at photo-consistent depth where the render is empty or wrong.", low=0)
     opacity: float = setting(0.1, "Opacity of the wall's Gaussians at the start.", low=0.005, high=0.99)
     opaque: float = setting(0.05, "Weight of the mean transparency in the loss: photos have no holes.", low=0)
     densify_after: int = setting(1_000, "First densification, iterations after the insertion.", scaled=True, low=0)

@@ -36,7 +36,7 @@ class MainRegion(Phase):
     name: ClassVar[str] = "main"
     share: ClassVar[float] = 4 / 30
 
-    seeds: int = setting(2_500, "Seeds at photo-consistent depth inside the main region.", low=0)
+    seeds: int = setting(5_000, "Seeds at photo-consistent depth inside the main region.", low=0)
     behind: int = setting(1_500, "Seeds behind it, where the region's pixels show something farther.", low=0)
     seeds_at: float = setting(0.5, "Share of the phase after which they are placed.", low=0, high=1)
     seed_reach: float = setting(1.2, "Seeds lie within so many subject radii of the focus.", low=0)

@@ -18,6 +18,7 @@ from torch import Tensor
 from arguments import setting
 from scene.cameras import Camera
 from utils.atomic import write_text
+from utils.pictures import write_png
 from vlm import detector_kind, open_detector
 from vlm.audit import AuditRound
 from vlm.defects import Box
@@ -158,6 +159,8 @@ class VlmRefinement(Phase):
         fixed = len(self._marks) - len(old)
         self._marks = [*old, *found.marks]
         seeded = self._mark_scene(state, found.looks)
+        for view, mask in self._held_out.items():
+            write_png(folder / "held_out" / f"{view:05d}.png", mask.numpy())
         self._before = self._errors(state, audit)
         figures = {**found.figures, "fixed": fixed, "kept": len(old), "seeds": seeded, "masked_views": len(self._masks)}
         _write_summary(folder, {"detector": detector_kind(config), "inspection": figures, "before": self._before})

@@ -4,6 +4,7 @@
 import json
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import tiny
@@ -149,6 +150,8 @@ def test_refining_lowers_the_error_inside(tmp_path):
     assert after["inside"] < 0.85 * before["inside"]
     assert figures["after"]["held_out"]["inside"] < figures["before"]["held_out"]["inside"]
     assert "seconds" not in figures["inspection"]
+    masks = [cv2.imread(str(path), 0) for path in (tmp_path / "run" / "vlm" / "round_1" / "held_out").iterdir()]
+    assert masks and all(mask.max() > 0 for mask in masks)
 
 
 def test_only_flagged_gaussians_are_densified(tmp_path, state):

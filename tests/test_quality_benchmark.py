@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the quality benchmark makes of finished runs."""
+
+import argparse
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks.quality import METHODS, REFERENCE, Run, flagged_gain, summary
+from utils.pictures import write_png
+
+
+def finished(root, method: str, error: int) -> Run:
+    """A run whose one held-out render is off by so many levels in its left half, and by 100 in its right half."""
+    run = Run(root / "scene", method, 1, root / "scene" / method / "seed1")
+    photo = np.full((4, 8, 3), 120, np.uint8)
+    render = photo + np.uint8(100)
+    render[:, :4] = photo[:, :4] + error
+    for kind, picture in (("renders", render), ("gt", photo)):
+        write_png(run.folder / "test" / "ours_5" / kind / "00000.png", picture)
+    return run
+
+
+def test_the_gain_is_that_inside_the_regions_of_the_reference(tmp_path):
+    args = argparse.Namespace(out=tmp_path)
+    guided, unguided = finished(tmp_path, REFERENCE, 10), finished(tmp_path, "all-none", 30)
+    assert flagged_gain(unguided, args) is None, "no reference yet"
+    mask = np.zeros((4, 8), np.uint8)
+    mask[:, :4] = 255
+    first = guided.folder / "vlm" / "round_1"
+    write_png(first / "held_out" / "00000.png", mask)
+    (first / "summary.json").write_text(json.dumps({"before": {"held_out": {"inside": 0.2}}}))
+    assert flagged_gain(guided, args) == pytest.approx(200 - 10 / 0.255)
+    assert flagged_gain(unguided, args) == pytest.approx(200 - 30 / 0.255)
+    assert flagged_gain(finished(tmp_path, "fastgs", 10), args) is None
+
+
+def test_the_table_shows_means_and_spreads(tmp_path):
+    args = argparse.Namespace(scenes=[tmp_path / "a", tmp_path / "b"], methods=["fastgs"])
+    results = {
+        ("a", "fastgs", 1): {"psnr": 20.0},
+        ("a", "fastgs", 2): {"psnr": 21.0},
+        ("b", "fastgs", 1): {"psnr": 30.0},
+    }
+    table = summary(results, args)
+    assert "20.50 ±0.71" in table and "23.67 ±5.51" in table and "mean of all scenes" in table
+
+
+def test_every_method_is_a_command_that_is_understood(tmp_path):
+    import phases
+    from arguments import parse
+
+    for flags in METHODS.values():
+        parse(["--source", str(tmp_path), "--model_path", "m", *flags.split()], phases.available())
