@@ -164,7 +164,9 @@ def test_missing_and_unreadable_photos_are_skipped_and_counted(dataset):
     scene = load_scene(dataset)
     assert scene.missing == 2
     assert len(scene.cameras) == 8
-    assert any("2, skipped: '03.png' is not there" in line for line in describe(scene))
+    assert any(
+        "2 registered photos cannot be used and are skipped: '03.png' is not there" in line for line in describe(scene)
+    )
 
 
 def test_too_few_photos_are_refused(dataset):

@@ -20,12 +20,24 @@ def small_ring(count: int = 12) -> list[RigCamera]:
     return [replace(camera, **size) for camera in ring(count, radius=3.0, heights=(0.8, 1.6))]
 
 
-def write_capture(folder: Path, cameras: Sequence[RigCamera] | None = None) -> Path:
-    """Write images/ and sparse/0/ without points3D; by default the small ring."""
+def write_capture(
+    folder: Path, cameras: Sequence[RigCamera] | None = None, finest: tuple[float, float] | None = (1.5, 0.4)
+) -> Path:
+    """Write images/ and sparse/0/ without points3D; by default the small ring.
+
+    Args:
+        folder: Made where it is not there yet.
+        cameras: Who takes the photos.
+        finest: Cycles per unit of the textures of ball and room; None for the model without photos.
+    """
     cameras = small_ring() if cameras is None else cameras
-    ball = sphere((0, 0, 0), 1.0, solid_texture(1, finest=1.5))
-    walls = room((7, 7, 4), solid_texture(2, finest=0.4))
-    shots, _ = photographed(cameras, supersampled(scene(ball, walls), 1 / cameras[0].fx))
+    shots = list(cameras)
+    if finest is not None:
+        ball = sphere((0, 0, 0), 1.0, solid_texture(1, finest=finest[0]))
+        walls = room((7, 7, 4), solid_texture(2, finest=finest[1]))
+        shade = scene(ball, walls)
+        small = cameras[0].width < 100  # fine enough texture does not alias in larger ones
+        shots, _ = photographed(cameras, supersampled(shade, 1 / cameras[0].fx) if small else shade)
     capture = Capture(cameras={1: ("PINHOLE", shots[0].width, shots[0].height, _intrinsics(shots[0]))})
     for k, shot in enumerate(shots):
         x, y, z, w = Rotation.from_matrix(shot.camera_from_world[:3, :3]).as_quat()
@@ -33,6 +45,8 @@ def write_capture(folder: Path, cameras: Sequence[RigCamera] | None = None) -> P
         capture.shots.append(Shot(f"{k:02}.png", 1, tuple(map(float, (w, x, y, z))), translation))
     capture.write_bin(folder / "sparse" / "0")
     (folder / "sparse" / "0" / "points3D.bin").unlink()
+    if finest is None:
+        return folder
     (folder / "images").mkdir()
     for k, shot in enumerate(shots):
         pixels = (np.clip(shot.photo, 0, 1) * 255 + 0.5).astype(np.uint8)
