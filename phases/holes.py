@@ -28,7 +28,7 @@ def hole_masks(marks: Sequence[Mark], looks: dict[int, Look]) -> dict[int, np.nd
     """Pixels of each marked view that lie in a box and show no surface: bool [H, W] by view."""
     holes = {}
     for view in sorted({mark.view for mark in marks}):
-        empty = looks[view].alpha.numpy() < COVERED
+        empty = looks[view].empty
         hole = empty & hard_mask([mark.box for mark in marks if mark.view == view], *empty.shape)
         if hole.sum() >= LEAST_PIXELS:
             holes[view] = hole
@@ -52,11 +52,10 @@ def _seeds(look: Look, box: Box, step: int, swept: DepthView | None) -> tuple[np
     """Points [M, 3], colours [M, 3] and scales [M] on a grid of every `step`-th pixel of a box's hole."""
     height, width = look.alpha.shape
     rows, columns = np.mgrid[step // 2 : height : step, step // 2 : width : step].reshape(2, -1)
-    empty = look.alpha.numpy() < COVERED
-    inside = (empty & hard_mask([box], height, width))[rows, columns]
+    inside = (look.empty & hard_mask([box], height, width))[rows, columns]
     rows, columns = rows[inside], columns[inside]
     depth = _photo_depth(swept, rows / height, columns / width)
-    depth = np.where(depth > 0, depth, _rim_depth(look, box, ~empty))
+    depth = np.where(depth > 0, depth, _rim_depth(look, box))
     rows, columns, depth = (array[depth > 0] for array in (rows, columns, depth))
     camera = look.camera
     rays = np.stack(
@@ -75,8 +74,9 @@ def _photo_depth(swept: DepthView | None, down: np.ndarray, across: np.ndarray) 
     return swept.depth[(down * height).astype(int), (across * width).astype(int)].astype(np.float64)
 
 
-def _rim_depth(look: Look, box: Box, covered: np.ndarray) -> float:
+def _rim_depth(look: Look, box: Box) -> float:
     """Median depth of the surfaces round a hole; 0 without any."""
+    covered = look.alpha.numpy() >= COVERED
     x, y = RIM * box.width, RIM * box.height
     where = Box(box.x0 - x, box.y0 - y, box.x1 + x, box.y1 + y).cut(*covered.shape)
     depths = look.depth.numpy()[where][covered[where]]

@@ -59,7 +59,7 @@ def inspect(
         counts["boxes"] += len(judgements)
         counts["accepted"] += len(accepted)
         counts["failed"] += result.failed
-        rate = random_acceptance([finding.box for finding in result.findings], look.error, generator)
+        rate = random_acceptance([finding.box for finding in result.findings], look.judged_error, generator)
         rates += [] if rate is None else [rate]
         audit.add(look.camera.name, (detector.name, detector.model), result, judgements, look.render, look.photo)
     audit.write()
@@ -78,7 +78,7 @@ def still_wrong(state: TrainingState, marks: Sequence[Mark], looks: dict[int, Lo
     for mark in marks:
         if mark.view not in looks:
             looks[mark.view] = look_at_view(state, mark.view)
-        if judge([Finding(mark.box)], looks[mark.view].error)[0].accepted:
+        if judge([Finding(mark.box)], looks[mark.view].judged_error)[0].accepted:
             left.append(mark)
     return left
 
@@ -118,5 +118,5 @@ def survey(state: TrainingState) -> tuple[np.ndarray, np.ndarray]:
 
 def _judgements(detector: DefectDetector, result: DetectionResult, look: Look) -> list[Judgement]:
     if detector.judged:
-        return judge(result.findings, look.error)
+        return judge(result.findings, look.judged_error)
     return [Judgement(finding, True, "placebo: not held against the bar") for finding in result.findings]

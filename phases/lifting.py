@@ -45,6 +45,18 @@ class Look:
     alpha: Tensor
     depth: Tensor
     error: np.ndarray
+    seen: np.ndarray
+    """Where the photo counts, bool [H, W]."""
+
+    @property
+    def empty(self) -> np.ndarray:
+        """Where the photo counts and no surface is shown, bool [H, W]."""
+        return self.seen & (self.alpha.numpy() < COVERED)
+
+    @property
+    def judged_error(self) -> np.ndarray:
+        """The error map with NaN where the photo does not count."""
+        return np.where(self.seen, self.error, np.nan)
 
 
 @dataclass(frozen=True)
@@ -85,7 +97,8 @@ def look_at_view(state: TrainingState, index: int) -> Look:
         photo = torch.where(mask > 0, photo, render)
     depth = output.depth / output.alpha.clamp_min(1e-6)
     error = (render - photo).abs().mean(0).numpy()
-    return Look(index, camera, render, photo, output.alpha, depth, error)
+    seen = np.ones(error.shape, bool) if mask is None else (mask > 0).numpy()
+    return Look(index, camera, render, photo, output.alpha, depth, error, seen)
 
 
 @torch.no_grad()

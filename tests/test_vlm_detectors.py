@@ -59,6 +59,16 @@ def test_boxes_of_an_absurd_size_are_rejected_for_it(box):
     assert not judged.accepted and judged.reason.startswith("area")
 
 
+def test_pixels_that_do_not_count_do_not_lower_the_bar():
+    error = np.tile(np.linspace(0, 1, 100, dtype=np.float32), (100, 1))
+    error[:, :50] = np.nan
+    middling, worst, masked = (Finding(Box(x, 0, x + 10, 100)) for x in (72, 88, 20))
+    assert judge([middling], np.nan_to_num(error))[0].accepted, "as if the masked half were right"
+    assert [verdict.accepted for verdict in judge([middling, worst, masked], error)] == [False, True, False]
+    assert judge([masked], error)[0].reason == "masked out in the photo"
+    assert not judge([worst], np.full_like(error, np.nan))[0].accepted
+
+
 def test_where_nothing_is_worse_nothing_is_accepted():
     flat = np.full((HEIGHT, WIDTH), 0.1)
     assert not judge([Finding(DEFECT)], flat)[0].accepted

@@ -129,6 +129,8 @@ def test_holes_are_seeded_at_the_depth_round_them(state):
     index = views_of_the_defect(state)[0]
     looks, marks = {index: look_at_view(state, index)}, [Mark(index, Box(16, 6, 32, 30))]
     assert hole_masks(marks, looks)[index].any()
+    masked = {index: replace(looks[index], seen=np.zeros_like(looks[index].seen))}
+    assert not hole_masks(marks, masked), "where the photo is masked out there is no hole"
     before = len(state.gaussians)
     count = seed_holes(state, marks, looks, 50)
     assert 0 < count <= 50 and len(state.gaussians) == before + count

@@ -27,14 +27,15 @@ class Judgement:
 
 
 def judge(findings: Sequence[Finding], error: np.ndarray) -> list[Judgement]:
-    """Hold findings against the error map [H, W] of their view."""
+    """Hold findings against the error map [H, W] of their view; pixels that do not count are NaN."""
     bar = error_bar(error)
     return [Judgement(finding, *_verdict(finding.box, error, bar)) for finding in findings]
 
 
 def error_bar(error: np.ndarray) -> float:
-    """Error that the median inside a box must exceed."""
-    return float(np.quantile(error, ERROR_QUANTILE))
+    """Error that the median inside a box must exceed; infinite where no pixel counts."""
+    counted = error[~np.isnan(error)]
+    return float(np.quantile(counted, ERROR_QUANTILE)) if counted.size else np.inf
 
 
 def random_acceptance(
@@ -58,7 +59,11 @@ def _verdict(box: Box, error: np.ndarray, bar: float) -> tuple[bool, str]:
     share = box.area / (height * width)
     if not LEAST_AREA <= share <= MOST_AREA:
         return False, f"area {share:.2%} of the image is not within {LEAST_AREA:.2%} to {MOST_AREA:.0%}"
-    inside = float(np.median(error[box.cut(height, width)]))
+    held = error[box.cut(height, width)]
+    counted = held[~np.isnan(held)]
+    if not counted.size:
+        return False, "masked out in the photo"
+    inside = float(np.median(counted))
     if inside > bar:
         return True, f"median error {inside:.4f} above {bar:.4f}"
     return False, f"median error {inside:.4f} not above {bar:.4f}"
