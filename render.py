@@ -151,7 +151,8 @@ def _render_ply(settings: argparse.Namespace) -> None:
     """A PLY from anywhere, seen from given places."""
     splats = read_splats(settings.ply)
     model = _model(splats, settings.white_background, settings.mult)
-    cameras = read_viewpoints(settings.cameras)
+    zero = np.array(splats.tags.get("origin", (0.0, 0.0, 0.0)))
+    cameras = [camera.moved(zero) for camera in read_viewpoints(settings.cameras)]
     if settings.resolution is not None:
         sizes = [training_size(camera.width, camera.height, settings.resolution) for camera in cameras]
         cameras = [camera.scaled(width) for camera, (width, _) in zip(cameras, sizes, strict=True)]

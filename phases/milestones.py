@@ -55,6 +55,7 @@ class Milestones:
             sh_degree=state.config.pipeline.sh_degree,
             test_cameras=state.scene.test_cameras,
             train_cameras=state.scene.train_cameras,
+            origin=state.scene.zero,
             start=PointCloud(
                 state.gaussians.means.detach().double().numpy(), (colors * 255).round().to(torch.uint8).numpy()
             ),
@@ -129,4 +130,5 @@ class Milestones:
             sh_degree=state.gaussians.sh_degree,
             mult=state.config.pipeline.mult,
             white_background=state.config.data.white_background,
+            origin=state.scene.zero,
         )

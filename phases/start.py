@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from arguments import Config
-from scene.dataset import Scene
+from scene.dataset import Scene, moved_points
 from scene.gaussian_model import GaussianModel
 from scene.initialization import gaussians_at, random_points
 from scene.ply import read_points
@@ -63,24 +63,25 @@ def _starting_gaussians(config: Config, scene: Scene, focus: np.ndarray, generat
         center = torch.as_tensor(focus, dtype=torch.float32)
         points, colors = random_points(run.num_points, center, run.init_extent * scene.extent, generator)
     elif run.init != "sfm" and holds_splats(Path(run.init)):
-        return _from_splats(Path(run.init), degree)
+        return _from_splats(Path(run.init), degree, scene.zero)
     else:
-        cloud = scene.points if run.init == "sfm" else read_points(Path(run.init))
+        cloud = scene.points if run.init == "sfm" else moved_points(read_points(Path(run.init)), scene.zero)
         if cloud is None:
             raise UserError("--init sfm: the dataset has no points3D; use --init random")
         points, colors = torch.from_numpy(cloud.xyz).float(), torch.from_numpy(cloud.rgb).float() / 255
     return GaussianModel(gaussians_at(points, colors, max_sh_degree=degree), max_sh_degree=degree)
 
 
-def _from_splats(path: Path, degree: int) -> GaussianModel:
+def _from_splats(path: Path, degree: int, zero: np.ndarray) -> GaussianModel:
     """Any file of Gaussians, its SH bands cut or padded to the run's degree."""
     splats = read_splats(path)
+    offset = np.array(splats.tags.get("origin", (0.0, 0.0, 0.0))) - zero  # from the file's zero to the scene's
     count, bands = len(splats.means), (degree + 1) ** 2 - 1
     rest = np.zeros((count, bands, 3), np.float32)
     shared = min(bands, splats.sh_rest.shape[1])
     rest[:, :shared] = splats.sh_rest[:, :shared]
     parameters = {
-        "means": splats.means,
+        "means": (splats.means + offset).astype(np.float32) if offset.any() else splats.means,
         "log_scales": splats.log_scales,
         "quats": splats.quats,
         "logit_opacities": splats.logit_opacities.reshape(count, 1),

@@ -88,6 +88,12 @@ class Camera:
         """1 where the photo counts, 0 where it is masked out, [H, W]; None when all of it counts."""
         return self._photo().mask()
 
+    def moved(self, offset: np.ndarray) -> "Camera":
+        """The same view in a world whose zero lies `offset` [3] farther on."""
+        camera_from_world = self.camera_from_world.copy()
+        camera_from_world[:3, 3] += camera_from_world[:3, :3] @ offset
+        return replace(self, camera_from_world=camera_from_world)
+
     def scaled(self, width: int) -> "Camera":
         """The same view at another width, in pixels; the height follows."""
         height = max(1, round(self.height * width / self.width))

@@ -32,6 +32,9 @@ HELD_OUT_EVERY = 8
 FEWEST_VIEWS, SMALLEST_SHARE = 3, 0.2
 """Views, and share of the registered ones, below which a dataset with missing photos is refused."""
 
+FAR = 1_000.0
+"""Distance of the cameras from zero, in extents, from which the scene gets a zero of its own."""
+
 WIDEST = 1600
 """Width in pixels to which `--resolution -1` limits photos."""
 
@@ -51,6 +54,8 @@ class Scene:
     source: Path | None = None
     origin: str = ""
     """What was read, in plain words."""
+    zero: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    """Where in the dataset's world the scene's zero lies, [3]; not its own zero where that is far away (UTM)."""
     skipped: dict[str, str] = field(default_factory=dict)
     limited: bool = False
     """Whether photos were made smaller because they are wider than 1600 pixels."""
@@ -135,15 +140,17 @@ def load_scene(
         store=store,
     )
     opened = _open_photos(source, images, capture, finder, options)
-    cameras = opened.cameras
+    zero = near_zero(opened.cameras)
+    cameras = [camera.moved(zero) for camera in opened.cameras] if zero.any() else opened.cameras
     test, train = split(cameras, opened.held_out) if hold_out and len(cameras) > 1 else ((), tuple(cameras))
     return Scene(
         train_cameras=train,
         test_cameras=test,
-        points=capture.points,
+        points=moved_points(capture.points, zero),
         extent=extent(train),
         source=source,
         origin=capture.origin,
+        zero=zero,
         skipped=opened.skipped,
         limited=opened.limited,
         lenses=tuple(sorted(opened.lenses)),
@@ -194,6 +201,24 @@ def extent(cameras: tuple[Camera, ...]) -> float:
     centers = np.stack([camera.position for camera in cameras])
     radius = 1.1 * float(np.linalg.norm(centers - centers.mean(axis=0), axis=1).max())
     return radius or 1.0  # all cameras at one place: any length will do, zero would stop all movement
+
+
+def near_zero(cameras: Sequence[Camera]) -> np.ndarray:
+    """Where zero has to be so that float32 tells the scene's places apart, [3]: in most scenes, where it is.
+
+    A round number, so that a view more or less does not move it.
+    """
+    center = np.mean([camera.position for camera in cameras], axis=0)
+    reach = extent(tuple(cameras))
+    if np.linalg.norm(center) < FAR * reach:
+        return np.zeros(3)
+    unit = 10.0 ** np.ceil(np.log10(10 * reach))
+    return np.round(center / unit) * unit
+
+
+def moved_points(points: PointCloud | None, zero: np.ndarray) -> PointCloud | None:
+    """Points of the dataset's world as those of the scene."""
+    return PointCloud(points.xyz - zero, points.rgb) if points is not None and zero.any() else points
 
 
 def training_size(width: int, height: int, resolution: int) -> tuple[int, int]:

@@ -28,6 +28,9 @@ from .cameras import Camera, SourceSize, pose
 from .ply import SplatArrays, read_gaussians, write_gaussians, write_points
 from .points import LARGEST, PointCloud, sane
 
+ORIGIN = np.zeros(3)
+"""The world's zero, where most scenes have theirs."""
+
 CFG_LIMIT = 1 << 20
 """Bytes above which no cfg_args is parsed."""
 
@@ -56,6 +59,7 @@ def save_gaussians(
     sh_degree: int,
     mult: float,
     white_background: bool,
+    origin: np.ndarray = ORIGIN,
 ) -> Path:
     """Write the Gaussians of an iteration, and return the PLY's path.
 
@@ -68,12 +72,14 @@ def save_gaussians(
         sh_degree: Degree to render with.
         mult: Compact-box factor to render with.
         white_background: What was behind the scene.
+        origin: Where in the world the Gaussians' zero lies, [3].
     """
     folder = _iteration_folder(model_path, iteration)
     extra = io.BytesIO()
     np.savez(extra, labels=np.asarray(labels, np.uint8), births=np.asarray(births, np.int32))
     write_bytes(folder / "point_cloud.extra.npz", extra.getvalue())
     tags = {"mult": mult, "sh_degree": sh_degree, "background": (int(white_background),) * 3}
+    tags |= {"origin": tuple(map(float, origin))} if np.any(origin) else {}
     path = folder / "point_cloud.ply"
     write_gaussians(path, arrays, tags=tags)  # last: a folder with a PLY is complete
     return path
@@ -125,6 +131,7 @@ def write_run_files(
     test_cameras: Sequence[Camera],
     train_cameras: Sequence[Camera],
     start: PointCloud,
+    origin: np.ndarray = ORIGIN,
 ) -> None:
     """Write everything that does not change during a run: cfg_args, cameras.json, exposure.json, input.ply."""
     model_path = Path(model_path)
@@ -142,10 +149,10 @@ def write_run_files(
     }
     write_text(model_path / "cfg_args", cfg_args(settings))
     cameras = [*test_cameras, *train_cameras]
-    write_text(model_path / "cameras.json", json.dumps([_camera_entry(i, c) for i, c in enumerate(cameras)]))
+    write_text(model_path / "cameras.json", json.dumps([_camera_entry(i, c, origin) for i, c in enumerate(cameras)]))
     identity = np.eye(3, 4).tolist()
     write_text(model_path / "exposure.json", json.dumps({camera.name: identity for camera in cameras}, indent=2))
-    write_points(model_path / "input.ply", start.xyz, start.rgb)
+    write_points(model_path / "input.ply", start.xyz + origin, start.rgb, doubles=bool(np.any(origin)))
 
 
 def cfg_args(settings: Mapping[str, Any]) -> str:
@@ -237,14 +244,14 @@ def _value_of(node: ast.expr) -> Any:
         return _NOT_LITERAL
 
 
-def _camera_entry(index: int, camera: Camera) -> dict[str, Any]:
+def _camera_entry(index: int, camera: Camera, origin: np.ndarray) -> dict[str, Any]:
     size = camera.source
     return {
         "id": index,
         "img_name": camera.name,
         "width": size.width,
         "height": size.height,
-        "position": camera.position.tolist(),
+        "position": (camera.position + origin).tolist(),
         "rotation": camera.camera_from_world[:3, :3].T.tolist(),
         "fy": size.fy,
         "fx": size.fx,

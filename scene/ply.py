@@ -16,7 +16,7 @@ from utils.errors import UserError
 
 from .formats.compressed_ply import is_compressed, read_compressed
 from .ply_container import read_header, read_vertices, write_vertices
-from .points import PointCloud, sane_points
+from .points import LARGEST, PointCloud, sane_points
 from .splats import SH_C0, SplatArrays, cleaned, unit
 
 _MEANS, _NORMALS, _DC = ["x", "y", "z"], ["nx", "ny", "nz"], ["f_dc_0", "f_dc_1", "f_dc_2"]
@@ -35,7 +35,8 @@ def write_gaussians(path: Path, arrays: Mapping[str, np.ndarray], *, tags: Mappi
     Args:
         path: The file.
         arrays: means, sh_dc, sh_rest, logit_opacities, log_scales, quats as in `SplatArrays`; quats are normalised.
-        tags: Comments for the reader: name and number, or numbers.
+        tags: Comments for the reader: name and number, or numbers. "origin" [3] is where in the world the means'
+            zero lies; float32 could not hold far places, so positions are then written as doubles of the world.
     """
     count = len(arrays["means"])
     rest = np.asarray(arrays["sh_rest"])
@@ -51,12 +52,14 @@ def write_gaussians(path: Path, arrays: Mapping[str, np.ndarray], *, tags: Mappi
     table = np.concatenate([np.asarray(column, "<f4") for column in columns], axis=1)
     names = splat_properties(3 * rest.shape[1])
     rows = np.ascontiguousarray(table).view([(name, "<f4") for name in names]).reshape(count)
+    if "origin" in (tags or {}):
+        rows = _in_the_world(rows, np.asarray(tags["origin"], np.float64))
     said = [f"{name}: {_said(value)}" for name, value in (tags or {}).items()]
     write_vertices(path, rows, ["SplatRenderMode: default", *said])
 
 
 def read_gaussians(path: Path) -> SplatArrays:
-    """Read any splat PLY, PlayCanvas's compressed one included.
+    """Read any splat PLY, PlayCanvas's compressed one included; means are relative to the tag "origin".
 
     Raises:
         UserError: The file is missing, damaged, not a splat PLY, or without a single valid row.
@@ -64,23 +67,25 @@ def read_gaussians(path: Path) -> SplatArrays:
     if is_compressed(read_header(path)):
         return read_compressed(path)
     header, rows = read_vertices(path)
+    tags = _tags(header.comments)
     rest = _rest_names(sum(name.startswith("f_rest_") for name in rows.dtype.names))
     _check_columns(path, rows.dtype.names, rest)
     higher = _columns(rows, rest).reshape(len(rows), 3, len(rest) // 3).transpose(0, 2, 1)
     arrays = {
-        "means": _columns(rows, _MEANS),
+        "means": _columns(rows, _MEANS, tags.get("origin", (0.0, 0.0, 0.0))),
         "sh_dc": _columns(rows, _DC).reshape(-1, 1, 3),
         "sh_rest": np.ascontiguousarray(higher),
         "logit_opacities": _columns(rows, _OPACITY),
         "log_scales": _columns(rows, _SCALES),
         "quats": _columns(rows, _QUATS),
     }
-    return cleaned(path, arrays, _tags(header.comments))
+    return cleaned(path, arrays, tags)
 
 
-def write_points(path: Path, xyz: np.ndarray, rgb: np.ndarray) -> None:
+def write_points(path: Path, xyz: np.ndarray, rgb: np.ndarray, *, doubles: bool = False) -> None:
     """Write points [M, 3] and colours uint8 [M, 3] as INRIA's `input.ply`: normals are there, and zero."""
-    types = [(name, "<f4") for name in _MEANS + _NORMALS] + [(name, "u1") for name in _COLORS]
+    types = [(name, "<f8" if doubles else "<f4") for name in _MEANS] + [(name, "<f4") for name in _NORMALS]
+    types += [(name, "u1") for name in _COLORS]
     rows = np.zeros(len(xyz), types)
     for i in range(3):
         rows[_MEANS[i]], rows[_COLORS[i]] = xyz[:, i], rgb[:, i]
@@ -118,12 +123,22 @@ def _check_columns(path: Path, names: Sequence[str], rest: list[str]) -> None:
         raise UserError(f"{path}: {len(rest)} f_rest values are no SH degree from 0 to 3; export it with one of these")
 
 
-def _columns(rows: np.ndarray, names: list[str]) -> np.ndarray:
-    """Properties side by side, float32 [N, len(names)]."""
+def _in_the_world(rows: np.ndarray, origin: np.ndarray) -> np.ndarray:
+    """The same rows with positions as doubles, `origin` added."""
+    moved = np.empty(len(rows), [(name, "<f8" if name in _MEANS else "<f4") for name in rows.dtype.names])
+    for name in rows.dtype.names:
+        moved[name] = rows[name]
+    for name, offset in zip(_MEANS, origin, strict=True):
+        moved[name] += offset
+    return moved
+
+
+def _columns(rows: np.ndarray, names: list[str], origin: Sequence[float] | None = None) -> np.ndarray:
+    """Properties side by side, relative to `origin`, float32 [N, len(names)]."""
     table = np.empty((len(rows), len(names)), np.float32)
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and its row is left out
         for i, name in enumerate(names):
-            table[:, i] = rows[name]
+            table[:, i] = rows[name] if origin is None else rows[name].astype(np.float64) - origin[i]
     return table
 
 
@@ -151,7 +166,7 @@ def _said(value: float | Sequence[float]) -> str:
 
 
 def _tags(comments: list[str]) -> dict[str, Any]:
-    """mult, sh_degree and background, where the comments give them as sensible numbers."""
+    """mult, sh_degree, background and origin, where the comments give them as sensible numbers."""
     said = {name.strip(): _numbers(value) for name, _, value in (comment.partition(":") for comment in comments)}
     tags: dict[str, Any] = {}
     match said.get("mult"):
@@ -163,6 +178,9 @@ def _tags(comments: list[str]) -> dict[str, Any]:
     match said.get("background"):
         case [_, _, _] as levels if all(0 <= level <= 1 for level in levels):
             tags["background"] = tuple(levels)
+    match said.get("origin"):
+        case [_, _, _] as place if all(abs(value) <= LARGEST for value in place):
+            tags["origin"] = tuple(place)
     return tags
 
 

@@ -19,7 +19,7 @@ _TYPES = {
     "uint16": "u2", "int": "i4", "int32": "i4", "uint": "u4", "uint32": "u4", "float": "f4", "float32": "f4",
     "double": "f8", "float64": "f8",
 }  # fmt: skip
-_NAMES = {"f4": "float", "u1": "uchar"}
+_NAMES = {"f4": "float", "f8": "double", "u1": "uchar"}
 _LIST = "list"
 _ORDERS = {"binary_little_endian": "<", "binary_big_endian": ">", "ascii": "="}
 
@@ -63,7 +63,7 @@ class Header:
 
 
 def write_vertices(path: Path, rows: np.ndarray, comments: list[str]) -> None:
-    """Write a structured array (float32 and uint8 fields) as the one element `vertex`, atomically.
+    """Write a structured array (float32, float64 and uint8 fields) as the one element `vertex`, atomically.
 
     Comments stand after the element's line: SIBR reads the count from the third line.
     """

@@ -40,6 +40,9 @@ def describe(scene: Scene) -> list[str]:
     lines.append(f"Points: {len(scene.points)}" if scene.points else "Points: none in the dataset")
     lines += _masks(scene)
     lines.append(f"Camera extent: {scene.extent:.4g} scene units")
+    if scene.zero.any():
+        place = ", ".join(f"{value:g}" for value in scene.zero)
+        lines.append(f"Coordinates far from zero: trained round ({place}), written back with positions as doubles")
     lines.append(_memory(scene))
     return lines + [f"Doubtful: {doubt.text}" for doubt in doubts(scene)]
 
