@@ -87,6 +87,23 @@ def test_overwriting_deletes_what_a_run_writes_and_nothing_else(config):
     assert left == ["config.json", "notes.txt", "train/mine/a.png"]
 
 
+def test_a_run_killed_while_it_deletes_an_old_one_can_still_be_resumed(config, monkeypatch):
+    train(config, stop=5)
+    (config.run.model_path / "cfg_args").touch()
+    delete, left = Path.unlink, iter([True, False])
+
+    def dies(path, *args, **options):
+        if not next(left):
+            raise KeyboardInterrupt
+        delete(path, *args, **options)
+
+    with monkeypatch.context() as patch, RunDir.open(asking(config, resume=True)) as run:
+        patch.setattr(Path, "unlink", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run.resume()
+    train(asking(config, resume=True))
+
+
 def test_overwriting_does_not_follow_links(config, tmp_path):
     train(config, stop=1)
     (tmp_path / "precious").mkdir()

@@ -41,3 +41,9 @@ def test_the_guard_notices_what_reaches_out(breach):
     )
     process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert "EscapeError" in process.stdout, process.stderr
+
+
+def test_killed_runs_resume_to_the_same_bytes():
+    process = run("kills", "--count", 4, "--seed", 1)
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert "4 runs killed and resumed, 4 byte-equal" in process.stdout

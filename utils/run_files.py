@@ -15,12 +15,14 @@ WITNESSES = ("config.json", "cfg_args", "log.jsonl", "point_cloud/iteration_*", 
 """Any of these says that a folder holds a run, ours or that of another trainer of the family."""
 
 WRITTEN = (
-    *("config.json", "cfg_args", "cameras.json", "input.ply", "exposure.json", "geometry.json", "depth.npz"),
+    *("cfg_args", "cameras.json", "input.ply", "exposure.json", "geometry.json", "depth.npz"),
     *("log.jsonl", "results.json", "per_view.json", "metrics_protocol.json", "report.html", "chkpnt*.pth"),
     *("events.out.tfevents.*", ".*.part", "point_cloud/iteration_*", "snapshots/*.png", "vlm/round_*"),
     *("train/ours_*", "test/ours_*", "trajectory/ours_*"),
+    "config.json",
 )
-"""All that our entry points write; nothing else is ever deleted."""
+"""All that our entry points write; nothing else is ever deleted. In this order: while there is a config.json, a run
+that was killed in the middle of it is still known as ours."""
 
 
 def holds_run(folder: Path) -> bool:
