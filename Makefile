@@ -1,5 +1,5 @@
 # Everything sets itself up first: Python >= 3.11 and a C++17 compiler are all that is needed.
-#   make demo | test | torture | bench | lint | lpips | setup | clean
+#   make demo | test | test-cuda | torture | bench | lint | lpips | setup | clean
 # PYTHON=... picks the interpreter the environment is made with; ARGS=... goes to pytest.
 
 SHELL := /bin/bash
@@ -11,7 +11,7 @@ PYTHON := $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
             $$p -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && echo $$p && break; done)
 endif
 
-.PHONY: help setup demo test torture bench lint lpips clean
+.PHONY: help setup demo test test-cuda torture bench lint lpips clean
 
 help:
 	@sed -n '2,3s/^# *//p' Makefile
@@ -26,6 +26,10 @@ demo: setup
 
 test: setup
 	@$(VENV_PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+
+# Compiles the CUDA sources for every supported kind of card; prints registers, shared memory and spills.
+test-cuda: setup
+	@DGR_CUDA_ARCHITECTURES=sm_75,sm_80,sm_90,sm_120 $(VENV_PYTHON) -m pytest tests/cuda -rP $(ARGS)
 
 # Kills at random moments, then hostile inputs: some minutes.
 torture: setup

@@ -25,13 +25,17 @@ struct BinArgs {
     // Emission order: Gaussians by depth, tiles row by row. Capacity = sum of bounding-box tiles.
     uint32_t* emitted_tiles = nullptr;
     uint32_t* emitted_ids = nullptr;
-    uint64_t* emitted_masks = nullptr;
+    void* emitted_masks = nullptr;              // of words as in entry_masks
     uint32_t* emitted_slots = nullptr;
     // Entries: by tile, then depth.
     uint32_t* tile_offsets = nullptr;           // [tiles + 1]
     uint32_t* entry_ids = nullptr;
     uint32_t* entry_slots = nullptr;
-    uint64_t* entry_masks = nullptr;            // bit 8 row + column: that block is touched
+    // A bit for each block, set where touched. CPU: 64-bit words, bit 8 row + column; CUDA: bytes, 2 row + column.
+    void* entry_masks = nullptr;
+    // CUDA only: memory of bin_sort, which bin_fill reads, and of bin_fill; see bin_scratch.
+    void* sort_scratch = nullptr;
+    void* fill_scratch = nullptr;
 };
 
 struct BinSizes {

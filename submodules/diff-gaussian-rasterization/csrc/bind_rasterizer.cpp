@@ -2,16 +2,17 @@
 // Argument structs with settable fields, and one function per stage. Pointer fields take integers.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/array.h>
-#include <nanobind/stl/pair.h>
-#include <nanobind/stl/string.h>
 
 #include <algorithm>
 #include <array>
 #include <type_traits>
 
 #include "bindings.h"
+#if defined(DGR_CUDA)
+#include "cuda/backend.h"
+#else
 #include "cpu/backend.h"
-#include "cpu/thread_pool.h"
+#endif
 
 namespace nb = nanobind;
 using namespace dgr;
@@ -116,6 +117,8 @@ void bind_bin(nb::module_& m) {
     pointer(a, "tile_offsets", &BinArgs::tile_offsets);
     pointer(a, "entry_ids", &BinArgs::entry_ids);
     pointer(a, "entry_masks", &BinArgs::entry_masks);
+    pointer(a, "sort_scratch", &BinArgs::sort_scratch);
+    pointer(a, "fill_scratch", &BinArgs::fill_scratch);
 
     nb::class_<BinSizes>(m, "BinSizes")
         .def_ro("visible", &BinSizes::visible)
@@ -195,15 +198,6 @@ void bind_blend(nb::module_& m) {
 }  // namespace
 
 void bind_rasterizer(nb::module_& m) {
-    nb::class_<Launch>(m, "Launch")
-        .def("__init__", [](Launch* self, const std::string& isa, int threads,
-                            bool f64) { new (self) Launch{choose_kernels(isa.c_str(), f64), threads, f64}; })
-        .def_prop_ro("isa", [](const Launch& l) { return l.kernels.name; })
-        .def_prop_ro("lanes", [](const Launch& l) { return l.kernels.lanes; })
-        .def_prop_ro("tile_width", [](const Launch& l) { return l.kernels.tile_width; })
-        .def_prop_ro("tile_height", [](const Launch& l) { return l.kernels.tile_height; });
-    m.def("set_default_threads", &set_default_threads);
-    m.def("resolve_threads", &resolve_threads);
     bind_project(m);
     bind_bin(m);
     bind_blend(m);

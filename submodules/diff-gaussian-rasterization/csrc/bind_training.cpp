@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Loss and optimiser: what training needs besides images. Pointers are integers.
+// The CPU backend's way to run, and what training needs besides images: loss and optimiser. Pointers are integers.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
 
 #include <utility>
 
 #include "bindings.h"
 #include "cpu/backend.h"
+#include "cpu/thread_pool.h"
 
 namespace nb = nanobind;
 using namespace dgr;
@@ -54,6 +56,18 @@ void bind_adam(nb::module_& m) {
 }
 
 }  // namespace
+
+void bind_launch(nb::module_& m) {
+    nb::class_<Launch>(m, "Launch")
+        .def("__init__", [](Launch* self, const std::string& isa, int threads,
+                            bool f64) { new (self) Launch{choose_kernels(isa.c_str(), f64), threads, f64}; })
+        .def_prop_ro("isa", [](const Launch& l) { return l.kernels.name; })
+        .def_prop_ro("lanes", [](const Launch& l) { return l.kernels.lanes; })
+        .def_prop_ro("tile_width", [](const Launch& l) { return l.kernels.tile_width; })
+        .def_prop_ro("tile_height", [](const Launch& l) { return l.kernels.tile_height; });
+    m.def("set_default_threads", &set_default_threads);
+    m.def("resolve_threads", &resolve_threads);
+}
 
 void bind_training(nb::module_& m) {
     bind_loss(m);

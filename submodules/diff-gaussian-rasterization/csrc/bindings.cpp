@@ -27,6 +27,7 @@ NB_MODULE(_native, m) {
     nanobind::set_leak_warnings(false);
     m.doc() = "Native stages of the rasteriser. Pointers are integers; the callers in Python own all memory.";
     keep_freed_memory();
+    bind_launch(m);
     bind_rasterizer(m);
     bind_training(m);
 }

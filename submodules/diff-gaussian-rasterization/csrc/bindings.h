@@ -3,5 +3,6 @@
 
 #include <nanobind/nanobind.h>
 
-void bind_rasterizer(nanobind::module_& m);
-void bind_training(nanobind::module_& m);
+void bind_launch(nanobind::module_& m);      // how a call runs: one of these for each backend
+void bind_rasterizer(nanobind::module_& m);  // the stages, compiled for each backend
+void bind_training(nanobind::module_& m);    // loss and optimiser: one of these for each backend

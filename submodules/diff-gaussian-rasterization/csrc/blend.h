@@ -17,7 +17,7 @@ struct BlendInputs {
     const uint32_t* tile_offsets = nullptr;
     const uint32_t* entry_ids = nullptr;
     const uint32_t* entry_slots = nullptr;
-    const uint64_t* entry_masks = nullptr;
+    const void* entry_masks = nullptr;          // words as in BinArgs
 };
 
 // Any pointer but image and alpha may be null. When all but inverse_depth are, a fast kernel runs.

@@ -6,17 +6,21 @@
 
 namespace dgr {
 
-struct Camera {
+// Python gives float64; the GPU takes float32, which it has more units for.
+template <class Real>
+struct CameraOf {
     int width = 0, height = 0;
-    double fx = 1, fy = 1, cx = 0, cy = 0;
-    double camera_from_world[12] = {};          // 3x4, row-major
-    double position[3] = {};                    // camera centre in the world
-    double clamp[4] = {};                       // xmin, xmax, ymin, ymax of x/z and y/z
-    double near = 0.2;
+    Real fx = 1, fy = 1, cx = 0, cy = 0;
+    Real camera_from_world[12] = {};            // 3x4, row-major
+    Real position[3] = {};                      // camera centre in the world
+    Real clamp[4] = {};                         // xmin, xmax, ymin, ymax of x/z and y/z
+    Real near = Real(0.2);
 };
+using Camera = CameraOf<double>;
 
 // One pointer per array; null where the caller did not give it. Scalars are float or double, by the op.
-struct Gaussians {
+template <class Real>
+struct GaussiansOf {
     int64_t count = 0;
     const void* means = nullptr;                // [N, 3]
     const void* quats = nullptr;                // [N, 4]
@@ -29,9 +33,10 @@ struct Gaussians {
     int rest = 0;                               // coefficients stored in sh_rest
     int dc_stride = 3, rest_stride = 0;         // scalars between rows of sh_dc and sh_rest, gradients too
     int degree = 0;                             // of them, those in use
-    double scale_modifier = 1, mult = 1;
+    Real scale_modifier = 1, mult = 1;
     bool raw = false;                           // log scales, logits, unnormalised quaternions
 };
+using Gaussians = GaussiansOf<double>;
 
 struct ProjectOutputs {
     void* splats = nullptr;                     // [N, 16]

@@ -13,8 +13,10 @@ def same_kind(arguments: Mapping[str, torch.Tensor | None], like: str) -> None:
     first = arguments[like]
     if first.dtype not in DTYPES:
         raise ValueError(f"{like} must be float32 or float64, got {first.dtype}")
-    if first.device.type != "cpu":
-        raise ValueError(f"{like} is on {first.device}; this build has the CPU backend only: move it with .cpu()")
+    if first.device.type == "cuda" and first.dtype != torch.float32:
+        raise ValueError(
+            f"{like} is {first.dtype}; the CUDA backend takes float32: use .float(), or move it with .cpu()"
+        )
     for name, value in arguments.items():
         if value is None:
             continue

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from . import checks, stages
+from . import checks, native, stages
 from .ops import PARAMETERS, Wants, _Rasterize, check_gaussians
 from .view import CLAMP_MARGIN, View
 
@@ -147,7 +147,12 @@ class GaussianRasterizer(nn.Module):
         mask = metric_mask(settings)
         outputs = _Rasterize.apply(
             stages.Settings(
-                view, settings.sh_degree, float(settings.scale_modifier), float(settings.mult), False, settings.threads
+                view,
+                settings.sh_degree,
+                float(settings.scale_modifier),
+                float(settings.mult),
+                threads=settings.threads,
+                module=native.backend(means),
             ),
             Wants(inverse_depth=settings.return_invdepth, count_mask=mask),
             background[:3].contiguous() if features is None else means.new_zeros(3),

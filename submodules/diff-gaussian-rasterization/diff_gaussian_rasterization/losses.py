@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import _native, checks
+from . import _native, checks, native
 from .stages import address
 
 RADIUS = 5
@@ -90,13 +90,15 @@ class _Loss(torch.autograd.Function):
         l1, similarity = _compare(image, target, weight, threads, slopes=slopes, v_image=v_image)
         ctx.save_for_backward(v_image)
         value = terms.l1 * l1 / terms.count + terms.dissimilarity * (1 - similarity / terms.count)
-        return image.new_tensor(value)
+        return value.to(image) if isinstance(value, Tensor) else image.new_tensor(value)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, v_loss: Tensor) -> tuple[Tensor, None, None, None, None]:
         (v_image,) = ctx.saved_tensors
-        return v_image if v_loss == 1 else v_loss * v_image, None, None, None, None
+        # On a GPU, looking at the value would make the host wait for it.
+        whole = not v_loss.is_cuda and v_loss == 1
+        return v_image if whole else v_loss * v_image, None, None, None, None
 
 
 def _compare(
@@ -108,21 +110,24 @@ def _compare(
     slopes: tuple[float, float] = (0.0, 0.0),
     similarity: Tensor | None = None,
     v_image: Tensor | None = None,
-) -> tuple[float, float]:
-    """Sums of weighted L1 and SSIM; fills `similarity`, and `v_image` for the slopes of the loss to the two sums."""
+) -> tuple[float | Tensor, float | Tensor]:
+    """Sums of weighted L1 and SSIM; fills `similarity`, and `v_image` for the slopes of the loss to the two sums.
+
+    On a GPU the sums stay there, float64.
+    """
     height, width = image.shape[-2:]
     channels = image.numel() // max(height * width, 1)
     image, target = image.contiguous(), target.contiguous()
     weight = None if weight is None else weight.contiguous()
-    return _native.compare_images(
-        _native.Launch("", threads, image.dtype == torch.float64),
-        channels,
-        height,
-        width,
-        *map(address, (image, target, weight)),
-        *slopes,
-        *map(address, (similarity, v_image)),
-    )
+    module = native.backend(image)
+    launch, sizes = native.launch(module, threads, image.dtype), (channels, height, width)
+    inputs, outputs = map(address, (image, target, weight)), map(address, (similarity, v_image))
+    if module is _native:
+        return module.compare_images(launch, *sizes, *inputs, *slopes, *outputs)
+    sums = image.new_empty(2, dtype=torch.float64)
+    scratch = image.new_empty(module.loss_scratch(*sizes), dtype=torch.uint8)
+    module.compare_images(launch, *sizes, *inputs, *slopes, *outputs, address(sums), address(scratch))
+    return sums[0], sums[1]
 
 
 def _check(image: Tensor, target: Tensor, weight: Tensor | None, dims: int) -> None:

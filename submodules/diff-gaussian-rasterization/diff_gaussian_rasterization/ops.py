@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from . import checks, stages
+from . import checks, native, stages
 from .view import View
 
 PARAMETERS = ("means", "quats", "scales", "opacities", "sh_dc", "sh_rest", "colors", "covs", "shs")
@@ -179,7 +179,7 @@ def rasterize(
         raise ValueError(f"means2d must have 2, 3 or 4 columns, got {means2d.shape[1]}")
     checks.shape("count_mask", count_mask, (view.height, view.width))
 
-    settings = stages.Settings(view, sh_degree, float(scale_modifier), float(mult), raw, threads)
+    settings = stages.Settings(view, sh_degree, float(scale_modifier), float(mult), raw, threads, native.backend(means))
     mask = None if count_mask is None else (count_mask != 0).to(torch.uint8).contiguous()
     wants = Wants(depth=want_depth, weights=want_weights, count_mask=mask)
     outputs = _Rasterize.apply(
@@ -271,7 +271,7 @@ def scatter(
     check_gaussians(dict(zip(PARAMETERS, tensors, strict=True)), 0)
     checks.same_kind({"means": means, "values": values}, "means")
     checks.shape("values", values, (None, view.height, view.width))
-    settings = stages.Settings(view, 0, float(scale_modifier), float(mult), raw, threads)
+    settings = stages.Settings(view, 0, float(scale_modifier), float(mult), raw, threads, native.backend(means))
     gaussians = stages.Gaussians(*(None if t is None else t.contiguous() for t in tensors))
     projected = stages.project(settings, gaussians)
     bins = stages.bin_splats(settings, projected)

@@ -4,7 +4,7 @@
 import torch
 from torch import Tensor
 
-from . import _native, checks
+from . import _native, checks, native
 from .stages import address
 
 
@@ -52,13 +52,11 @@ def adam_step(
     grad = grad.contiguous()
     rates = None if row_rates is None else row_rates.contiguous()
     rows = len(param) if param.dim() else 1
-    _native.adam_step(
-        _native.Launch("", threads, param.dtype == torch.float64),
-        rows,
-        param.numel() // rows,
-        *map(address, (param, grad, exp_avg, exp_avg_sq, rates)),
-        0.0 if rates is not None else float(lr),
-        *betas,
-        eps,
-        step,
-    )
+    module = native.backend(param)
+    launch = native.launch(module, threads, param.dtype)
+    arrays = map(address, (param, grad, exp_avg, exp_avg_sq, rates))
+    numbers = (0.0 if rates is not None else float(lr), *betas, eps, step)
+    if module is _native:
+        module.adam_step(launch, rows, param.numel() // rows, *arrays, *numbers)
+    else:
+        module.adam_steps(launch, [module.AdamArgs(rows, param.numel() // rows, *arrays, *numbers)])

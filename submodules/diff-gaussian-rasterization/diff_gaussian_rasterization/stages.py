@@ -6,10 +6,11 @@ All memory is torch's; the native side gets addresses. `v_x` is the gradient of 
 
 from dataclasses import dataclass, fields
 from functools import cached_property
+from types import ModuleType
 
 import torch
 
-from . import _native
+from . import _native, native
 from .view import View
 
 SPLAT_FIELDS = 16  # columns of `Projected.splats`, see csrc/splat.h
@@ -50,7 +51,7 @@ class Gaussians:
 
     def native(self, settings: "Settings") -> "_native.Gaussians":
         """The same for the native stages."""
-        g = _native.Gaussians()
+        g = settings.module.Gaussians()
         g.count = self.means.shape[0]
         g.rest = 0 if self.sh_rest is None else self.sh_rest.shape[1]
         g.degree = settings.sh_degree
@@ -76,15 +77,17 @@ class Settings:
     mult: float = 1.0
     raw: bool = False
     threads: int = 0
+    module: ModuleType = _native
+    """Of the device on which the tensors are, see native.py."""
 
     @cached_property
     def camera(self) -> "_native.Camera":
         """The view for the native stages, built once."""
-        return self.view.native()
+        return self.view.native(self.module)
 
     def launch(self, dtype: torch.dtype) -> "_native.Launch":
-        """Instruction set (environment variable DGR_ISA, else the best), threads and precision."""
-        return _native.Launch("", self.threads, dtype == torch.float64)
+        """CPU: instruction set (environment variable DGR_ISA, else the best), threads, precision. CUDA: the stream."""
+        return native.launch(self.module, self.threads, dtype)
 
 
 @dataclass(frozen=True)
@@ -98,11 +101,11 @@ class Projected:
 def project(settings: Settings, gaussians: Gaussians) -> Projected:
     """Project every Gaussian; see csrc/math/project.h."""
     means = gaussians.means
-    splats = torch.empty(len(means), SPLAT_FIELDS, dtype=means.dtype)
-    radii = torch.empty(len(means), dtype=torch.int32)
-    out = _native.ProjectOutputs()
+    splats = means.new_empty(len(means), SPLAT_FIELDS)
+    radii = means.new_empty(len(means), dtype=torch.int32)
+    out = settings.module.ProjectOutputs()
     fill(out, splats=splats, radii=radii)
-    _native.project(settings.launch(means.dtype), settings.camera, gaussians.native(settings), out)
+    settings.module.project(settings.launch(means.dtype), settings.camera, gaussians.native(settings), out)
     return Projected(splats, radii)
 
 
@@ -116,12 +119,12 @@ def project_adjoint(
     wanted: dict[str, torch.Tensor],
 ) -> None:
     """Fill the gradients in `wanted` (by parameter name, and `means2d` [N, 4]) from the blend adjoint's slots."""
-    out = _native.ProjectGradients()
+    out = settings.module.ProjectGradients()
     fill(out, slots=slots, reached=reached, slot_ranges=bins.slot_ranges)
     fill(out, **{name: tensor for name, tensor in wanted.items() if name != "shs"})
     if "shs" in wanted:
         split_sh(out, wanted["shs"])
-    _native.project_adjoint(
+    settings.module.project_adjoint(
         settings.launch(gaussians.means.dtype),
         settings.camera,
         gaussians.native(settings),
@@ -139,14 +142,14 @@ class Bins:
     tile_offsets: torch.Tensor  # [tiles + 1] int32: entries of tile t are [t], [t + 1]
     entry_ids: torch.Tensor  # [entries] int32: by tile, then depth, ties by index
     entry_slots: torch.Tensor  # [entries] int32: where the entry's sums go
-    entry_masks: torch.Tensor  # [entries] int64: bit 8 row + column, blocks of that tile
+    entry_masks: torch.Tensor  # [entries] a bit for each block of the tile; int64, on CUDA uint8 (csrc/bin.h)
     slot_ranges: torch.Tensor  # [N, 2] int32: first and number of a Gaussian's slots
     slots: int  # room for them; they lie in order of Gaussians, with gaps
 
 
 def grid_of(settings: Settings, launch: "_native.Launch") -> "_native.Grid":
     """The tiles of the view's image, in the size of the instruction set in use."""
-    grid = _native.Grid()
+    grid = settings.module.Grid()
     grid.width, grid.height = int(settings.view.width), int(settings.view.height)
     grid.tile_width, grid.tile_height = launch.tile_width, launch.tile_height
     return grid
@@ -154,33 +157,40 @@ def grid_of(settings: Settings, launch: "_native.Launch") -> "_native.Grid":
 
 def bin_splats(settings: Settings, projected: Projected) -> Bins:
     """Sort by depth, then by tile."""
-    launch = settings.launch(projected.splats.dtype)
+    module, launch = settings.module, settings.launch(projected.splats.dtype)
     grid = grid_of(settings, launch)
-    count = len(projected.radii)
+    count, like = len(projected.radii), projected.radii  # int32 on the device
 
-    def indices(*shape: int) -> torch.Tensor:
-        return torch.empty(*shape, dtype=torch.int32)
-
-    args = _native.BinArgs()
+    args = module.BinArgs()
     args.grid, args.count = grid, count
-    order, slot_ranges, tile_offsets = indices(count), indices(count, 2), indices(grid.tiles + 1)
-    fill(args, splats=projected.splats, radii=projected.radii, order=order, slot_ranges=slot_ranges)
-    sizes = _native.bin_sort(launch, args)
-    emitted_tiles, emitted_ids = indices(sizes.capacity), indices(sizes.capacity)
-    emitted_masks = torch.empty(sizes.capacity, dtype=torch.int64)
-    emitted_slots, entry_slots, entry_ids = (indices(sizes.capacity) for _ in range(3))
-    entry_masks = torch.empty(sizes.capacity, dtype=torch.int64)
-    fill(
-        args,
-        emitted_tiles=emitted_tiles,
-        emitted_ids=emitted_ids,
-        emitted_masks=emitted_masks,
-        emitted_slots=emitted_slots,
-    )
+    order, slot_ranges, tile_offsets = like.new_empty(count), like.new_empty(count, 2), like.new_empty(grid.tiles + 1)
+    fill(args, splats=projected.splats, radii=like, order=order, slot_ranges=slot_ranges)
+    sort_scratch = scratch(module, args, "sort_scratch", like, 0)
+    sizes = module.bin_sort(launch, args)
+    capacity = sizes.capacity
+    emitted_tiles, emitted_ids, emitted_slots = (like.new_empty(capacity) for _ in range(3))
+    mask_words = torch.int64 if module is _native else torch.uint8
+    emitted_masks, entry_masks = (like.new_empty(capacity, dtype=mask_words) for _ in range(2))
+    entry_slots, entry_ids = like.new_empty(capacity), like.new_empty(capacity)
+    fill(args, emitted_tiles=emitted_tiles, emitted_ids=emitted_ids)
+    fill(args, emitted_masks=emitted_masks, emitted_slots=emitted_slots)
     fill(args, tile_offsets=tile_offsets, entry_ids=entry_ids, entry_slots=entry_slots, entry_masks=entry_masks)
-    entries = _native.bin_fill(launch, args, sizes)
+    fill_scratch = scratch(module, args, "fill_scratch", like, capacity)
+    entries = module.bin_fill(launch, args, sizes)
+    del sort_scratch, fill_scratch  # torch gives memory of the stream to later work only
     listed = (array[:entries] for array in (entry_ids, entry_slots, entry_masks))
-    return Bins(grid, tile_offsets, *listed, slot_ranges, sizes.capacity)
+    return Bins(grid, tile_offsets, *listed, slot_ranges, capacity)
+
+
+def scratch(
+    module: ModuleType, args: "_native.BinArgs", name: str, like: torch.Tensor, capacity: int
+) -> torch.Tensor | None:
+    """Memory that the CUDA backend sorts in; the CPU brings its own."""
+    if module is _native or not args.count:
+        return None
+    memory = like.new_empty(module.bin_scratch(args.grid, args.count, capacity), dtype=torch.uint8)
+    fill(args, **{name: memory})
+    return memory
 
 
 @dataclass
@@ -199,10 +209,15 @@ class Blended:
 
 
 def blend_inputs(
-    projected: Projected, bins: Bins, background: torch.Tensor | None, features: torch.Tensor | None, channels: int
+    settings: Settings,
+    projected: Projected,
+    bins: Bins,
+    background: torch.Tensor | None,
+    features: torch.Tensor | None,
+    channels: int,
 ) -> "_native.BlendInputs":
     """What both directions of blending read."""
-    inputs = _native.BlendInputs()
+    inputs = settings.module.BlendInputs()
     inputs.grid, inputs.channels = bins.grid, channels
     fill(inputs, splats=projected.splats, features=features, background=background)
     fill(inputs, tile_offsets=bins.tile_offsets, entry_ids=bins.entry_ids)
@@ -227,10 +242,10 @@ def blend(
     dtype = projected.splats.dtype
 
     def plane(*channels: int) -> torch.Tensor:
-        return torch.empty(*channels, height, width, dtype=dtype)
+        return projected.splats.new_empty(*channels, height, width)
 
     channels = 0 if features is None else features.shape[1]
-    inputs = blend_inputs(projected, bins, background, features, channels)
+    inputs = blend_inputs(settings, projected, bins, background, features, channels)
     result = Blended(plane(3), plane())
     if want_depth:
         result.depth, result.median_depth = plane(), plane()
@@ -240,25 +255,26 @@ def blend(
         result.features = plane(channels)
     stats = None
     if want_stats or count_mask is not None:
-        stats = torch.zeros(bins.slots, STAT_FIELDS, dtype=dtype)
-    out = _native.BlendOutputs()
+        stats = projected.splats.new_zeros(bins.slots, STAT_FIELDS)
+    out = settings.module.BlendOutputs()
     fill(out, image=result.image, alpha=result.alpha, depth=result.depth, median_depth=result.median_depth)
     fill(out, inverse_depth=result.inverse_depth, features=result.features, count_mask=count_mask, stats=stats)
     launch = settings.launch(dtype)
-    _native.blend(launch, inputs, out)
+    settings.module.blend(launch, inputs, out)
     if stats is not None:
-        reduce_stats(launch, bins, stats, result)
+        reduce_stats(settings.module, launch, bins, stats, result)
     return result
 
 
-def reduce_stats(launch: "_native.Launch", bins: Bins, stats: torch.Tensor, result: Blended) -> None:
+def reduce_stats(
+    module: ModuleType, launch: "_native.Launch", bins: Bins, stats: torch.Tensor, result: Blended
+) -> None:
     """Per-Gaussian statistics from those of its slots."""
     count = len(bins.slot_ranges)
-    result.summed_weights = torch.empty(count, dtype=stats.dtype)
-    result.largest_weights = torch.empty(count, dtype=stats.dtype)
-    result.counts = torch.empty(count, dtype=torch.int32)
+    result.summed_weights, result.largest_weights = stats.new_empty(count), stats.new_empty(count)
+    result.counts = stats.new_empty(count, dtype=torch.int32)
     outputs = (result.summed_weights, result.largest_weights, result.counts)
-    _native.reduce_stats(launch, count, *map(address, (bins.slot_ranges, stats, *outputs)))
+    module.reduce_stats(launch, count, *map(address, (bins.slot_ranges, stats, *outputs)))
 
 
 @dataclass(frozen=True)
@@ -285,11 +301,11 @@ def blend_adjoint(
     """Slots [slots, 16], which of them were reached, and the gradient of the features [N, C]."""
     dtype = projected.splats.dtype
     channels = 0 if v.features is None else v.features.shape[0]
-    inputs = blend_inputs(projected, bins, None, features, channels)
-    slots = torch.empty(bins.slots, SLOT_FIELDS, dtype=dtype)
-    reached = torch.zeros(bins.slots, dtype=torch.uint8)
-    slot_features = torch.zeros(bins.slots, channels, dtype=dtype) if channels else None
-    args = _native.BlendGradients()
+    inputs = blend_inputs(settings, projected, bins, None, features, channels)
+    slots = projected.splats.new_empty(bins.slots, SLOT_FIELDS)
+    reached = projected.splats.new_zeros(bins.slots, dtype=torch.uint8)
+    slot_features = slots.new_zeros(bins.slots, channels) if channels else None
+    args = settings.module.BlendGradients()
     args.absolute = absolute
     if blended is not None:
         fill(args, image=blended.image, alpha=blended.alpha, depth=blended.depth)
@@ -298,11 +314,11 @@ def blend_adjoint(
     fill(args, v_inverse_depth=v.inverse_depth, v_features=v.features)
     fill(args, slots=slots, reached=reached, slot_features=slot_features)
     launch = settings.launch(dtype)
-    _native.blend_adjoint(launch, inputs, args)
+    settings.module.blend_adjoint(launch, inputs, args)
     v_features = None
     if slot_features is not None:
         count = len(bins.slot_ranges)
-        v_features = torch.empty(count, channels, dtype=dtype)
+        v_features = slots.new_empty(count, channels)
         tables = map(address, (bins.slot_ranges, reached, slot_features))
-        _native.sum_slots(launch, count, *tables, channels, address(v_features))
+        settings.module.sum_slots(launch, count, *tables, channels, address(v_features))
     return slots, reached, v_features

@@ -2,6 +2,7 @@
 """What a camera sees, in the units of the rasteriser."""
 
 from dataclasses import dataclass
+from types import ModuleType
 
 import torch
 
@@ -46,9 +47,9 @@ class View:
         matrix = self.camera_from_world.detach().to(torch.float64)
         return -(matrix[:3, :3].T @ matrix[:3, 3])
 
-    def native(self) -> "_native.Camera":
-        """The same camera for the native stages."""
-        camera = _native.Camera()
+    def native(self, module: ModuleType = _native) -> "_native.Camera":
+        """The same camera for the stages of a native module."""
+        camera = module.Camera()
         camera.width, camera.height = int(self.width), int(self.height)
         camera.fx, camera.fy = float(self.fx), float(self.fy)
         camera.cx, camera.cy = float(self.cx), float(self.cy)

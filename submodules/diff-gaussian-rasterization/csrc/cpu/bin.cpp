@@ -153,7 +153,7 @@ int64_t bin_fill(const Launch& launch, const BinArgs& a, const BinSizes& sizes) 
         for (uint32_t k = first[t]; k < past[t]; ++k) {
             const uint32_t entry = next[a.emitted_tiles[k]]++;
             a.entry_ids[entry] = a.emitted_ids[k];
-            a.entry_masks[entry] = a.emitted_masks[k];
+            static_cast<uint64_t*>(a.entry_masks)[entry] = static_cast<uint64_t*>(a.emitted_masks)[k];
             a.entry_slots[entry] = a.emitted_slots[k];
         }
     });

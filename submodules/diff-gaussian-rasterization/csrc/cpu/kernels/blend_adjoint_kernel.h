@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Gradients of one tile's pixels -> one slot per entry, front to back.
 //
-// Plan: run the forward again. With g the pixel's gradient, d = c.g the splat's share of it and R = g.(final
-// image) - sum of w d so far, which is what lies behind:  dL/d ln(alpha) = w d - alpha R / (1 - alpha). No list is
+// Plan: run the forward again and keep what lies behind each pixel's pairs (PairSums in ../../math/pair.h). No list is
 // stored, no transmittance divided back, and the pixels decide exactly as they did forward.
 // Per entry, six moments of that in whitened offsets and three colour sums stay in registers over all its
 // blocks; one reduction writes them to the entry's own slot. Slots lie together by Gaussian: that scatters these
@@ -120,12 +119,12 @@ void blend_adjoint_tile(const BlendInputs& in, const BlendGradients& a, int inde
         const uint32_t later = e + kAhead < end ? e + kAhead : e;
         prefetch_splat<S>(in, later);
         __builtin_prefetch(slot_row<S>(a.slots, kSlotFields, in, later), 1);
-        uint64_t blocks = in.entry_masks[e] & live;
+        uint64_t blocks = entry_mask(in, e) & live;
         if (!blocks) continue;
         const S* row = static_cast<const S*>(in.splats) + int64_t(kSplatFields) * in.entry_ids[e];
-        const Splat<P> splat(row, tile);
-        P v_sum(0), vp_sum(0), vs_sum(0), vpp_sum(0), vps_sum(0), vss_sum(0);
-        P red_sum(0), green_sum(0), blue_sum(0), abs_x(0), abs_y(0), depth_sum(0), inverse_sum(0);
+        const Splat<P> splat(row, tile.x0, tile.y0);
+        PairSums<P> sums;
+        P depth_sum(0), inverse_sum(0);
         do {
             const uint64_t b = uint64_t(__builtin_ctzll(blocks));
             blocks &= blocks - 1;
@@ -139,33 +138,16 @@ void blend_adjoint_tile(const BlendInputs& in, const BlendGradients& a, int inde
                 d = d + extra.share(int(b), row, in.features ? static_cast<const S*>(in.features) +
                                                               int64_t(in.channels) * in.entry_ids[e]
                                                         : nullptr);
-            const P wd = weight * d;
-            const P behind = P::load(s.behind) - wd;
+            P behind = P::load(s.behind);
+            sums.template add<kAbsolute>(splat, pair, weight, blended, d, red, green, blue, behind);
             behind.store(s.behind);
-            // Saturated alphas are constants: no gradient.
-            const P v = keep(blended & (pair.unclamped < P(S(kAlphaMax))),
-                             fnma(pair.alpha, behind / (P(1) - pair.alpha), wd));
-            red_sum = fma(weight, red, red_sum);
-            green_sum = fma(weight, green, green_sum);
-            blue_sum = fma(weight, blue, blue_sum);
-            const P vp = v * pair.p, vs = v * pair.s;
-            v_sum = v_sum + v;
-            vp_sum = vp_sum + vp;
-            vs_sum = vs_sum + vs;
-            vpp_sum = fma(vp, pair.p, vpp_sum);
-            vps_sum = fma(vp, pair.s, vps_sum);
-            vss_sum = fma(vs, pair.s, vss_sum);
-            if constexpr (kAbsolute) {
-                abs_x = abs_x + abs(vp);
-                abs_y = abs_y + abs(fma(vp, splat.l2, vs * splat.l3));
-            }
             if constexpr (kFull) extra.collect(int(b), weight, depth_sum, inverse_sum);
         } while (blocks);
 
-        const P first[8] = {v_sum, vp_sum, vs_sum, vpp_sum, vps_sum, vss_sum, red_sum, green_sum};
+        const P first[8] = {sums.v, sums.vp, sums.vs, sums.vpp, sums.vps, sums.vss, sums.red, sums.green};
         S* slot = slot_row<S>(a.slots, kSlotFields, in, e);
         reduce_add8(first, slot);
-        const P second[8] = {blue_sum, abs_x, abs_y, depth_sum, inverse_sum, P(0), P(0), P(0)};
+        const P second[8] = {sums.blue, sums.abs_x, sums.abs_y, depth_sum, inverse_sum, P(0), P(0), P(0)};
         reduce_add8(second, slot + 8);
         a.reached[in.entry_slots[e]] = 1;
         if constexpr (kFull) extra.write(e);

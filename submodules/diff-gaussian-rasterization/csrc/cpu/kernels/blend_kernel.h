@@ -102,10 +102,10 @@ void blend_tile(const BlendInputs& in, const BlendOutputs& out, int index) {
     for (uint32_t e = begin; e < end && live; ++e) {
         if ((e - begin) % kRescan == kRescan - 1) live = still_live<P>(live, state);
         prefetch_splat<S>(in, e + kAhead < end ? e + kAhead : e);
-        uint64_t blocks = in.entry_masks[e] & live;
+        uint64_t blocks = entry_mask(in, e) & live;
         if (!blocks) continue;
         const S* row = static_cast<const S*>(in.splats) + int64_t(kSplatFields) * in.entry_ids[e];
-        const Splat<P> splat(row, tile);
+        const Splat<P> splat(row, tile.x0, tile.y0);
         const P splat_inverse_depth(row[kInverseDepth]);
         do {
             const uint64_t b = uint64_t(__builtin_ctzll(blocks));

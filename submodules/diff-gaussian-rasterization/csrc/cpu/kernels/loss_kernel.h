@@ -6,54 +6,25 @@
 // three derivatives. Those take the same way through a second ring, five rows later, and leave as four rows of
 // gradient. Everything in between stays in the cache. A worker owns a range of rows and computes the ten rows
 // above and below again; no value depends on where its range begins.
-//
-// The maths. With w the blur, I the image, G the target:
-//   m = w*I, t = w*G, d = m - t, B = w*(I^2 + G^2) - m^2 - t^2 + C2, V = w*((I - G)^2) - d^2 = var(I - G)
-//   luminance l = 1 - d^2 / A with A = m^2 + t^2 + C1;  structure s = 1 - V / B;  similarity = l s.
-// As 2 cov(I, G) = var I + var G - var(I - G) this is SSIM, but near-equal images lose no digits. Derivatives:
-//   to w*I:            2 l (d - m (1 - s)) / B - 2 s (d - m (1 - l)) / A
-//   to w*(I^2 + G^2):  l (1 - s) / B
-//   to w*((I - G)^2): -l / B
-// The window is symmetric, so the adjoint of the blur is the blur.
+// The maths is in ../../math/similarity.h.
 #pragma once
 
 #include <cmath>
 
 #include "../../loss.h"
+#include "../../math/similarity.h"
 #include "rows_in_flight.h"
 
 namespace dgr::DGR_ISA {
 
-constexpr int kRadius = 5;                // px: 11 taps
-constexpr double kDeviation = 1.5;        // px
-constexpr double kLuminanceFloor = 1e-4;  // C1 = 0.01^2
-constexpr double kContrastFloor = 9e-4;   // C2 = 0.03^2
 constexpr int kGroup = 4;                 // rows blurred together: a loaded row serves up to four sums
 constexpr int kGroupWindow = kGroup + 2 * kRadius;
-
-// Taps by distance from the centre; over the window they sum to 1.
-template <class P>
-struct Window {
-    P tap[kRadius + 1];
-
-    Window() {
-        double value[kRadius + 1], sum = 0;
-        for (int i = 0; i <= kRadius; ++i) {
-            value[i] = std::exp(-i * i / (2 * kDeviation * kDeviation));
-            sum += i ? 2 * value[i] : value[i];
-        }
-        for (int i = 0; i <= kRadius; ++i) tap[i] = P(typename P::Scalar(value[i] / sum));
-    }
-};
 
 template <class P>
 DGR_HD void blur_along(const Window<P> window, const typename P::Scalar* in, int64_t width,
                        typename P::Scalar* out) {
     for (int64_t x = 0; x < width; x += P::lanes) {
-        P sum = window.tap[0] * P::load(in + x);
-        for (int i = 1; i <= kRadius; ++i)
-            sum = fma(window.tap[i], P::load(in + x - i) + P::load(in + x + i), sum);
-        sum.store(out + x);
+        blurred(window, [&](int i) { return P::load(in + x + i); }).store(out + x);
     }
 }
 
@@ -81,30 +52,6 @@ struct GroupRows {
         for (int i = 0; i < kGroup; ++i) out[i] = sum[i];
     }
 };
-
-template <class P>
-struct Similarity {
-    P value, to_mean, to_squares, to_difference;
-};
-
-template <class P>
-DGR_HD Similarity<P> similarity(P mean, P target_mean, P squares, P difference) {
-    using S = typename P::Scalar;
-    const P zero(S(0)), one(S(1));
-    const P d = mean - target_mean;
-    const P power = fma(mean, mean, target_mean * target_mean);
-    const P a = power + P(S(kLuminanceFloor));
-    // Variances are not negative; far beyond the range of an image, rounding could make them so.
-    const P b = max(squares - power, zero) + P(S(kContrastFloor));
-    const P inverse_ab = one / (a * b);  // one division is the dearest thing here
-    const P inverse_a = b * inverse_ab, inverse_b = a * inverse_ab;
-    const P variance = max(fnma(d, d, difference), zero);
-    const P dark = d * d * inverse_a, rough = variance * inverse_b;  // 1 - l, 1 - s
-    const P l = one - dark, s = one - rough;
-    const P l_over_b = l * inverse_b;
-    const P half_to_mean = l_over_b * fnma(mean, rough, d) - s * inverse_a * fnma(mean, dark, d);
-    return {l * s, half_to_mean + half_to_mean, l_over_b * rough, -l_over_b};
-}
 
 // Streams the rows of one channel.
 template <class P>
@@ -218,12 +165,10 @@ class LossStream {
             for (int i = 0; i < kGroup && owned(y + i); ++i) {
                 const P image = load_first<P>(row_of(a_.image, y + i) + x, width_ - x);
                 const P target = load_first<P>(row_of(a_.target, y + i) + x, width_ - x);
-                const P difference = image - target;
-                const P half = fma(image, v[kToSquares][i], difference * v[kToDifference][i]);
                 const P slope = P(S(a_.v_l1)) * P::load(weight[i] + x);
-                const P zero(S(0));
-                const P l1 = keep(difference > zero, slope) - keep(difference < zero, slope);
-                store_first(v[kToMean][i] + (half + half) + l1, row_of(out_.v_image, y + i) + x, width_ - x);
+                const P v_image =
+                    image_gradient(image, target, v[kToMean][i], v[kToSquares][i], v[kToDifference][i], slope);
+                store_first(v_image, row_of(out_.v_image, y + i) + x, width_ - x);
             }
         }
     }

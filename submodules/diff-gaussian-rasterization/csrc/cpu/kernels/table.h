@@ -4,14 +4,14 @@
 
 #include <type_traits>
 
+#include "../../math/gaussian.h"
+#include "../../math/gaussian_adjoint.h"
 #include "../kernels.h"
 #include "adam_kernel.h"
 #include "bin_kernel.h"
 #include "blend_adjoint_kernel.h"
 #include "blend_kernel.h"
 #include "loss_kernel.h"
-#include "project_adjoint_kernel.h"
-#include "project_kernel.h"
 
 namespace dgr::DGR_ISA {
 

@@ -1,29 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// What both directions of blending share: a tile's geometry and one pair's opacity.
+// What both directions of blending share: a tile's pixels and lists. One pair's maths is in ../../math/pair.h.
 //
-// A tile is 8 x 8 blocks; a block is 4 pixels wide and lanes / 4 high, so that it fills one pack. Pixel rules:
-// alpha = min(0.99, opacity G), pairs below 1/255 (or the compact box) are skipped, and a pixel stops before the
-// pair that would take its transmittance below 1e-4. A pixel that has stopped carries its transmittance negated:
-// every later product is then negative too and fails the same comparison.
+// A tile is 8 x 8 blocks; a block is 4 pixels wide and lanes / 4 high, so that it fills one pack.
 #pragma once
 
 #include "../../blend.h"
-#include "../../math/constants.h"
-#include "../../splat.h"
-#include "../simd/rows.h"
-#include "geometry.h"
+#include "../../math/pair.h"
+#include "../../math/tile_size.h"
 
 namespace dgr::DGR_ISA {
 
 constexpr int kBlocks = kBlocksAcross * kBlocksAcross;
 constexpr int kAhead = 8;    // entries whose splats are fetched into the cache before their turn
 constexpr int kRescan = 32;  // entries between two looks for blocks that have stopped
-
-// Pixels of one block: centres relative to the tile, and transmittance.
-template <class P>
-struct BlockPixels {
-    typename P::Scalar x[P::lanes], y[P::lanes], t[P::lanes];
-};
 
 template <class P>
 struct Tile : TileSize<P> {
@@ -88,17 +77,9 @@ struct Tile : TileSize<P> {
     }
 };
 
-// One splat's constants in all lanes.
-template <class P>
-struct Splat {
-    P x, y, l1, l2, l3, log2_opacity, log2_cut, red, green, blue;
-
-    DGR_HD Splat(const typename P::Scalar* row, const Tile<P>& tile)
-        : x(row[kX] - typename P::Scalar(tile.x0)), y(row[kY] - typename P::Scalar(tile.y0)),
-          l1(row[kL1]), l2(row[kL2]), l3(row[kL3]),
-          log2_opacity(row[kLog2Opacity]), log2_cut(row[kLog2Cut]),
-          red(row[kRed]), green(row[kGreen]), blue(row[kBlue]) {}
-};
+DGR_HD uint64_t entry_mask(const BlendInputs& in, uint32_t entry) {
+    return static_cast<const uint64_t*>(in.entry_masks)[entry];
+}
 
 template <class S>
 DGR_HD void prefetch_splat(const BlendInputs& in, uint32_t entry) {
@@ -109,37 +90,6 @@ DGR_HD void prefetch_splat(const BlendInputs& in, uint32_t entry) {
 template <class S>
 DGR_HD S* slot_row(void* array, int fields, const BlendInputs& in, uint32_t entry) {
     return array ? static_cast<S*>(array) + int64_t(fields) * in.entry_slots[entry] : nullptr;
-}
-
-// One block under one splat.
-template <class P>
-struct Pair {
-    P p, s;          // whitened offsets
-    P unclamped;     // opacity times the Gaussian; without meaning where !counts
-    typename P::Mask counts;
-    P alpha;         // 0 where !counts
-
-    DGR_HD Pair(const Splat<P>& splat, const BlockPixels<P>& pixels) {
-        using S = typename P::Scalar;
-        const P dx = P::load(pixels.x) - splat.x, dy = P::load(pixels.y) - splat.y;
-        p = fma(splat.l1, dx, splat.l2 * dy);
-        s = splat.l3 * dy;
-        const P q = fnma(s, s, fnma(p, p, splat.log2_opacity));
-        counts = q >= splat.log2_cut;
-        unclamped = exp2_bounded(q);
-        alpha = keep(counts, min(unclamped, P(S(kAlphaMax))));
-    }
-};
-
-// Blends alpha into a block's transmittance. Returns the weight, 0 where the pixel stops or has stopped.
-template <class P>
-DGR_HD P advance(BlockPixels<P>& pixels, P alpha, typename P::Mask& blended) {
-    const P before = P::load(pixels.t);
-    const P weight = alpha * before;
-    const P after = before - weight;
-    blended = after >= P(typename P::Scalar(kTransmittanceStop));
-    select(blended, after, negative(before)).store(pixels.t);
-    return keep(blended, weight);
 }
 
 // The blocks of `live` that still have a pixel to draw.

@@ -1,20 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 // Gaussians -> projected rows, a pack of Gaussians at a time.
 //
-// Plan: transpose a pack of parameter rows into lanes, run the per-Gaussian maths of ../../math on packs, skip
+// Plan: transpose a pack of parameter rows into lanes, run the per-Gaussian maths on packs, skip
 // the colour where no lane is visible, transpose back into 64-byte rows. Lanes that are not visible compute
-// garbage that nothing reads: radii[i] = 0 says so.
+// garbage that nothing reads: radii[i] = 0 says so. A CUDA thread is a pack of one lane.
 #pragma once
 
-#include "../../math/constants.h"
-#include "../../math/covariance.h"
-#include "../../math/project.h"
-#include "../../math/sh.h"
-#include "../../project.h"
-#include "../../splat.h"
-#include "../simd/rows.h"
+#include "../project.h"
+#include "../splat.h"
+#include "constants.h"
+#include "covariance.h"
+#include "project.h"
+#include "rows.h"
+#include "sh.h"
+
+#if !defined(DGR_REAL)
+#define DGR_REAL double  // of the camera and the settings; CUDA sources say float
+#endif
 
 namespace dgr::DGR_ISA {
+
+using Camera = CameraOf<DGR_REAL>;
+using Gaussians = GaussiansOf<DGR_REAL>;
 
 template <class P>
 DGR_HD Vec3<P> load_vec3(const void* array, int64_t begin, int valid, int stride = 3) {
@@ -26,8 +33,8 @@ DGR_HD Vec3<P> load_vec3(const void* array, int64_t begin, int valid, int stride
 template <class P>
 DGR_HD Pinhole<P> pinhole(const Camera& c) {
     using S = typename P::Scalar;
-    const double* m = c.camera_from_world;
-    auto p = [](double x) { return P(S(x)); };
+    const DGR_REAL* m = c.camera_from_world;
+    auto p = [](DGR_REAL x) { return P(S(x)); };
     return {{{p(m[0]), p(m[1]), p(m[2])}, {p(m[4]), p(m[5]), p(m[6])}, {p(m[8]), p(m[9]), p(m[10])}},
             {p(m[3]), p(m[7]), p(m[11])},
             p(c.fx), p(c.fy), p(c.cx), p(c.cy),
@@ -98,18 +105,37 @@ DGR_HD Vec3<P> view_direction(const Camera& camera, const Vec3<P>& mean, P& inve
 
 DGR_HD int used_rest(const Gaussians& g) { return g.sh_rest ? (g.degree + 1) * (g.degree + 1) - 1 : 0; }
 
+// A Gaussian's higher coefficients: a pack transposes them all, a single lane reads each where it lies.
+template <class P, bool kOneLane = P::lanes == 1>
+struct RestRow {
+    P f[3 * (kMaxBasis - 1)];
+    DGR_HD RestRow(const Gaussians& g, int64_t begin, int valid, int used) {
+        load_rows<P>(static_cast<const typename P::Scalar*>(g.sh_rest) + g.rest_stride * begin, g.rest_stride,
+                     3 * used, valid, f);
+    }
+    DGR_HD P operator[](int i) const { return f[i]; }
+};
+template <class P>
+struct RestRow<P, true> {
+    const typename P::Scalar* row;
+    DGR_HD RestRow(const Gaussians& g, int64_t begin, int, int)
+        : row(static_cast<const typename P::Scalar*>(g.sh_rest) + g.rest_stride * begin) {}
+    DGR_HD P operator[](int i) const { return P(row[i]); }
+};
+
 template <class P>
 DGR_HD Vec3<P> load_color(const Camera& camera, const Gaussians& g, const Vec3<P>& mean, int64_t begin, int valid) {
     using S = typename P::Scalar;
     if (g.colors) return load_vec3<P>(g.colors, begin, valid);
     if (!g.sh_dc) return {P(0), P(0), P(0)};
-    P inverse_distance, b[kMaxBasis], f[3 * (kMaxBasis - 1)];
+    P inverse_distance, b[kMaxBasis];
     sh_basis(g.degree, view_direction(camera, mean, inverse_distance), b);
     const Vec3<P> dc = load_vec3<P>(g.sh_dc, begin, valid, g.dc_stride);
     Vec3<P> c = Vec3<P>{P(S(0.5)), P(S(0.5)), P(S(0.5))} + b[0] * dc;
     const int used = used_rest(g);
-    load_rows<P>(static_cast<const S*>(g.sh_rest) + g.rest_stride * begin, g.rest_stride, 3 * used, valid, f);
-    for (int k = 0; k < used; ++k) {
+    const RestRow<P> f(g, begin, valid, used);
+    DGR_UNROLL for (int k = 0; k < kMaxBasis - 1; ++k) {
+        if (k >= used) break;
         c.x = fma(b[k + 1], f[3 * k], c.x);
         c.y = fma(b[k + 1], f[3 * k + 1], c.y);
         c.z = fma(b[k + 1], f[3 * k + 2], c.z);
@@ -119,7 +145,7 @@ DGR_HD Vec3<P> load_color(const Camera& camera, const Gaussians& g, const Vec3<P
 
 // Lowest log2(alpha) that still counts: 8-bit visibility, and the compact box applied to each pixel.
 template <class P>
-DGR_HD P log2_cut(double mult, P log2_opacity) {
+DGR_HD P log2_cut(DGR_REAL mult, P log2_opacity) {
     using S = typename P::Scalar;
     const P floor{S(kLog2AlphaMin)};
     if (mult >= 1) return floor;
@@ -150,7 +176,7 @@ DGR_HD Projected<P> project_pack(const Pinhole<P>& camera, const Gaussians& g, c
 }
 
 template <class P>
-void project(const Camera& camera, const Gaussians& g, const ProjectOutputs& out, int64_t begin, int64_t end) {
+DGR_KERNEL void project(const Camera& camera, const Gaussians& g, const ProjectOutputs& out, int64_t begin, int64_t end) {
     using S = typename P::Scalar;
     const Pinhole<P> lens = pinhole<P>(camera);
     const P half(S(0.5)), right(S(camera.width - 0.5)), bottom(S(camera.height - 0.5));

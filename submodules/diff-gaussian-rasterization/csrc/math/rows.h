@@ -2,7 +2,7 @@
 // Rows of an array of structures <-> packs of lanes. Lane i is row i; `valid` rows exist, the last repeats.
 #pragma once
 
-#include "../../math/host_device.h"
+#include "host_device.h"
 
 namespace dgr::DGR_ISA {
 

@@ -2,12 +2,12 @@
 // Sums of the blend adjoint -> gradients of the stored parameters, a pack of Gaussians at a time.
 //
 // Plan: add up each Gaussian's slots in the order they were emitted (so the sum does not depend on threads),
-// transpose, undo whitening and projection with the maths of ../../math, transpose back. The forward's
+// transpose, undo whitening and projection with the maths of the forward, transpose back. The forward's
 // intermediates are computed again: that is cheaper than storing them. Every row of every gradient is written;
 // rows that are not visible get zeros.
 #pragma once
 
-#include "project_kernel.h"
+#include "gaussian.h"
 
 namespace dgr::DGR_ISA {
 
@@ -15,6 +15,17 @@ namespace dgr::DGR_ISA {
 template <class P>
 DGR_HD void sum_slots(const ProjectGradients& out, int64_t begin, int valid, P* sums) {
     using S = typename P::Scalar;
+    if constexpr (P::lanes == 1) {
+        const uint32_t* range = out.slot_ranges + 2 * begin;
+        for (int c = 0; c < kSlotFields; ++c) sums[c] = P(0);
+        for (int64_t slot = range[0]; slot < int64_t(range[0]) + range[1]; ++slot) {
+            if (!out.reached[slot]) continue;
+            P row[kSlotFields];
+            load_rows<P>(static_cast<const S*>(out.slots) + kSlotFields * slot, kSlotFields, kSlotFields, 1, row);
+            for (int c = 0; c < kSlotFields; ++c) sums[c] = sums[c] + row[c];
+        }
+        return;
+    }
     constexpr int kParts = kSlotFields / P::lanes > 0 ? kSlotFields / P::lanes : 1;
     S rows[P::lanes][kSlotFields];
     for (int k = 0; k < P::lanes; ++k) {
@@ -37,8 +48,8 @@ struct Masked {
     int64_t begin;
     int valid;
 
-    void write(void* array, int columns, P* values) const { write(array, columns, columns, values); }
-    void write(void* array, int stride, int columns, P* values) const {
+    DGR_HD void write(void* array, int columns, P* values) const { write(array, columns, columns, values); }
+    DGR_HD void write(void* array, int stride, int columns, P* values) const {
         if (!array) return;
         for (int c = 0; c < columns; ++c) values[c] = keep(visible, values[c]);
         store_rows(static_cast<typename P::Scalar*>(array) + stride * begin, stride, columns, valid, values);
@@ -59,21 +70,29 @@ DGR_HD Vec3<P> color_adjoint(const Camera& camera, const Gaussians& g, const Vec
     v_color.x = keep((row[kRed] > P(0)) & rows.visible, sums[kVRed]);
     v_color.y = keep((row[kGreen] > P(0)) & rows.visible, sums[kVGreen]);
     v_color.z = keep((row[kBlue] > P(0)) & rows.visible, sums[kVBlue]);
-    P inverse_distance, b[kMaxBasis], v_b[kMaxBasis], f[3 * (kMaxBasis - 1)];
+    P inverse_distance, b[kMaxBasis], v_b[kMaxBasis];
     const Vec3<P> direction = view_direction(camera, mean, inverse_distance);
     sh_basis(g.degree, direction, b);
     const int used = used_rest(g);
-    load_rows<P>(static_cast<const S*>(g.sh_rest) + g.rest_stride * rows.begin, g.rest_stride, 3 * used, rows.valid, f);
-    for (int k = 0; k < used; ++k)
+    const RestRow<P> f(g, rows.begin, rows.valid, used);
+    DGR_UNROLL for (int k = 0; k < kMaxBasis - 1; ++k) {
+        if (k >= used) break;
         v_b[k + 1] = f[3 * k] * v_color.x + f[3 * k + 1] * v_color.y + f[3 * k + 2] * v_color.z;
+    }
 
     P v_dc[3] = {b[0] * v_color.x, b[0] * v_color.y, b[0] * v_color.z};
     rows.write(out.sh_dc, g.dc_stride, 3, v_dc);
-    for (int k = 0; k < g.rest; ++k) {
+    P v_rest[3 * (kMaxBasis - 1)];
+    DGR_UNROLL for (int k = 0; k < kMaxBasis - 1; ++k) {
+        if (k >= g.rest) break;
         const P basis = k < used ? b[k + 1] : P(0);
-        f[3 * k] = basis * v_color.x, f[3 * k + 1] = basis * v_color.y, f[3 * k + 2] = basis * v_color.z;
+        P* v = v_rest + 3 * k;
+        v[0] = basis * v_color.x, v[1] = basis * v_color.y, v[2] = basis * v_color.z;
+        if constexpr (P::lanes == 1)
+            if (out.sh_rest) rows.write(static_cast<S*>(out.sh_rest) + 3 * k, g.rest_stride, 3, v);
     }
-    if (g.rest) rows.write(out.sh_rest, g.rest_stride, 3 * g.rest, f);
+    if constexpr (P::lanes > 1)
+        if (g.rest) rows.write(out.sh_rest, g.rest_stride, 3 * g.rest, v_rest);
     const Vec3<P> v_direction = sh_basis_adjoint(used ? g.degree : 0, direction, v_b);
     return inverse_distance * (v_direction - dot(v_direction, direction) * direction);
 }
@@ -154,7 +173,12 @@ DGR_HD void write_zeros(const Gaussians& g, const ProjectGradients& out, const M
     rows.write(out.covs, 6, zero);
     rows.write(out.opacities, 1, zero);
     rows.write(out.sh_dc, g.dc_stride, 3, zero);
-    if (g.rest) rows.write(out.sh_rest, g.rest_stride, 3 * g.rest, zero);
+    if constexpr (P::lanes == 1) {
+        for (int k = 0; k < g.rest && out.sh_rest; ++k)
+            rows.write(static_cast<typename P::Scalar*>(out.sh_rest) + 3 * k, g.rest_stride, 3, zero);
+    } else if (g.rest) {
+        rows.write(out.sh_rest, g.rest_stride, 3 * g.rest, zero);
+    }
     rows.write(out.colors, 3, zero);
     rows.write(out.means2d, 4, zero);
 }
@@ -191,7 +215,7 @@ DGR_HD void project_adjoint_pack(const Camera& camera, const Pinhole<P>& lens, c
 }
 
 template <class P>
-void project_adjoint(const Camera& camera, const Gaussians& g, const void* splats, const int32_t* radii,
+DGR_KERNEL void project_adjoint(const Camera& camera, const Gaussians& g, const void* splats, const int32_t* radii,
                      const ProjectGradients& out, int64_t begin, int64_t end) {
     using S = typename P::Scalar;
     const Pinhole<P> lens = pinhole<P>(camera);
