@@ -125,7 +125,7 @@ def unit(quats: np.ndarray) -> np.ndarray:
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
     """Opacities of logits."""
-    return 1 / (1 + np.exp(-logits.astype(np.float64)))
+    return np.exp(-np.logaddexp(0, -logits.astype(np.float64)))
 
 
 def logit(opacities: np.ndarray) -> np.ndarray:

@@ -84,6 +84,19 @@ def test_one_gaussian_is_enough(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", FORMATS)
+def test_values_at_the_limits_of_what_is_accepted_are_written_and_read(tmp_path, kind):
+    splats = gaussians(40)
+    for row, value in enumerate((1e9, -1e9)):
+        splats.means[row], splats.sh_dc[row], splats.sh_rest[row], splats.logit_opacities[row] = (value,) * 4
+    splats.log_scales[2:4] = [[30] * 3, [-1000] * 3]
+    splats.quats[4] = (1e-7, 0, 0, 0)
+    written(tmp_path / f"a.{kind}", splats, kind)
+    back = read_splats(tmp_path / f"a.{kind}")
+    assert len(back) == 40
+    assert all(np.isfinite(array).all() for array in back.parameters().values())
+
+
+@pytest.mark.parametrize("kind", FORMATS)
 def test_a_file_without_its_end_is_refused(tmp_path, kind):
     written(tmp_path / f"a.{kind}", gaussians(20), kind)
     content = (tmp_path / f"a.{kind}").read_bytes()

@@ -12,6 +12,8 @@ tensors are understood.
 
 import math
 import pickletools
+import struct
+import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +33,7 @@ _KINDS = {"torch FloatStorage": "<f4", "torch DoubleStorage": "<f8", "torch Half
 _TENSOR, _PARAMETER = "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter"
 _ERRORS = (
     *(ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError, OSError, EOFError),
-    *(zipfile.BadZipFile, NotImplementedError, MemoryError),
+    *(zipfile.BadZipFile, NotImplementedError, MemoryError, RuntimeError, struct.error),
 )
 
 
@@ -63,7 +65,7 @@ def is_checkpoint(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return _root(archive) is not None
-    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
+    except _ERRORS:
         return False
 
 
@@ -76,7 +78,8 @@ def read(path: Path) -> SplatArrays:
     try:
         with zipfile.ZipFile(path) as archive:
             root = _root(archive)
-            content = _understood(_member(archive, f"{root}{_PICKLE}", _PICKLE_LIMIT))
+            with warnings.catch_warnings(action="ignore"):  # of odd escapes in damaged texts
+                content = _understood(_member(archive, f"{root}{_PICKLE}", _PICKLE_LIMIT))
             if isinstance(content, dict):
                 raise UserError(f"{path}: a checkpoint of another layout; give the point_cloud.ply of its run instead")
             captured, _ = content

@@ -68,7 +68,8 @@ def _within(share: np.ndarray, chunks: np.ndarray, chunk: np.ndarray, prefix: st
     """Values at a share [N, 3] of the way through the bounds of their chunks."""
     low = np.stack([chunks[f"min_{prefix}{axis}"] for axis in axes], axis=1)[chunk].astype(np.float64)
     high = np.stack([chunks[f"max_{prefix}{axis}"] for axis in axes], axis=1)[chunk]
-    return low + share * (high - low)
+    with np.errstate(over="ignore", invalid="ignore"):  # rows with such bounds are left out
+        return low + share * (high - low)
 
 
 def _colors(share: np.ndarray, chunks: np.ndarray, chunk: np.ndarray) -> np.ndarray:

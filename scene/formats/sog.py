@@ -14,6 +14,7 @@ of the format.
 import io
 import json
 import math
+import struct
 import zipfile
 import zlib
 from pathlib import Path
@@ -90,7 +91,15 @@ def read(path: Path) -> SplatArrays:
         raise
     except (
         *(OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, SyntaxError),
-        *(zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError, Image.DecompressionBombError),
+        *(
+            zipfile.BadZipFile,
+            zlib.error,
+            struct.error,
+            NotImplementedError,
+            EOFError,
+            RuntimeError,
+            Image.DecompressionBombError,
+        ),
     ):
         raise UserError(f"{path}: not a whole SOG file of version 2; copy or export it again") from None
 
@@ -161,8 +170,8 @@ def _arrays(archive: zipfile.ZipFile, meta: dict[str, Any]) -> dict[str, np.ndar
     count = meta["count"]
     low, high = (_pixels(archive, name, count).astype(np.uint16) for name in meta["means"]["files"][:2])
     mins, maxs = (np.array(meta["means"][name], np.float64).reshape(3) for name in ("mins", "maxs"))
-    logs = mins + (maxs - mins) * ((high[:, :3] << 8 | low[:, :3]) / 65535)
     with np.errstate(over="ignore", invalid="ignore"):
+        logs = mins + (maxs - mins) * ((high[:, :3] << 8 | low[:, :3]) / 65535)
         means = np.sign(logs) * np.expm1(np.abs(logs))
     color = _pixels(archive, meta["sh0"]["files"][0], count)
     scales = _pixels(archive, meta["scales"]["files"][0], count)

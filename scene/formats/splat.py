@@ -21,7 +21,8 @@ _ROW = np.dtype([("means", "<f4", 3), ("scales", "<f4", 3), ("rgba", "u1", 4), (
 
 def viewing_order(splats: SplatArrays) -> np.ndarray:
     """Row numbers by falling volume times opacity, as `write` expects them."""
-    weight = splats.log_scales.sum(1, dtype=np.float64) + np.log(sigmoid(splats.logit_opacities))[:, 0]
+    log_opacity = -np.logaddexp(0, -splats.logit_opacities[:, 0].astype(np.float64))
+    weight = splats.log_scales.sum(1, dtype=np.float64) + log_opacity
     return np.argsort(-weight, kind="stable")
 
 
