@@ -17,6 +17,7 @@ from arguments import setting
 
 from .density import Events
 from .optimizer import StepWindows
+from .scores import where_seen
 from .state import Step, TrainingState
 
 
@@ -48,7 +49,8 @@ class Phase(ABC):
     def loss(self, state: TrainingState, step: Step) -> dict[str, Tensor]:
         """Named terms; their sum is minimised, each is logged. Default: the FastGS loss on the whole image."""
         weight = self.pixel_weight(state, step)
-        return {"image": photometric(step.output.image, step.target, weight, state.config.optim.lambda_dssim)}
+        target = where_seen(step.target, step.mask, step.output.image)
+        return {"image": photometric(step.output.image, target, weight, state.config.optim.lambda_dssim)}
 
     def pixel_weight(self, state: TrainingState, step: Step) -> Tensor | None:
         """Weight [H, W] of each pixel in the loss, mean 1 where seen. Default: the photo's mask, if any."""

@@ -26,6 +26,14 @@ class Scores:
     blame: Tensor
 
 
+def where_seen(photo: Tensor, mask: Tensor | None, image: Tensor) -> Tensor:
+    """The photo [3, H, W], and the render itself where the photo is masked.
+
+    SSIM's windows reach over a mask's edge; what lies beneath the mask must not be seen through them.
+    """
+    return photo if mask is None else torch.where(mask > 0, photo, image.detach())
+
+
 def normalised(values: Tensor) -> Tensor:
     """Stretched to [0, 1]; a constant becomes 0."""
     if not values.numel():
@@ -53,7 +61,7 @@ def _wrong_pixels(state: TrainingState, camera: Camera) -> tuple[Tensor, float]:
     photo, mask = camera.image(), camera.mask()
     image = state.render(camera).image
     weight = None if mask is None else mask / mask.mean().clamp_min(1e-6)
-    loss = photometric(image, photo, weight, state.config.optim.lambda_dssim).item()
+    loss = photometric(image, where_seen(photo, mask, image), weight, state.config.optim.lambda_dssim).item()
     error = (image - photo).abs().mean(0)
     wrong = normalised(error if mask is None else error * mask) > state.config.optim.loss_thresh
     return state.render(camera, count_mask=wrong).counts.float(), loss

@@ -38,11 +38,7 @@ def write_capture(
         shade = scene(ball, walls)
         small = cameras[0].width < 100  # fine enough texture does not alias in larger ones
         shots, _ = photographed(cameras, supersampled(shade, 1 / cameras[0].fx) if small else shade)
-    capture = Capture(cameras={1: ("PINHOLE", shots[0].width, shots[0].height, _intrinsics(shots[0]))})
-    for k, shot in enumerate(shots):
-        x, y, z, w = Rotation.from_matrix(shot.camera_from_world[:3, :3]).as_quat()
-        translation = tuple(map(float, shot.camera_from_world[:3, 3]))
-        capture.shots.append(Shot(f"{k:02}.png", 1, tuple(map(float, (w, x, y, z))), translation))
+    capture = capture_of(shots)
     capture.write_bin(folder / "sparse" / "0")
     (folder / "sparse" / "0" / "points3D.bin").unlink()
     if finest is None:
@@ -52,6 +48,17 @@ def write_capture(
         pixels = (np.clip(shot.photo, 0, 1) * 255 + 0.5).astype(np.uint8)
         Image.fromarray(pixels).save(folder / "images" / f"{k:02}.png")
     return folder
+
+
+def capture_of(cameras: Sequence[RigCamera]) -> Capture:
+    """The model of photos called 00.png, 01.png, ... of one camera."""
+    first = cameras[0]
+    capture = Capture(cameras={1: ("PINHOLE", first.width, first.height, _intrinsics(first))})
+    for k, camera in enumerate(cameras):
+        x, y, z, w = Rotation.from_matrix(camera.camera_from_world[:3, :3]).as_quat()
+        translation = tuple(map(float, camera.camera_from_world[:3, 3]))
+        capture.shots.append(Shot(f"{k:02}.png", 1, tuple(map(float, (w, x, y, z))), translation))
+    return capture
 
 
 def _intrinsics(camera: RigCamera) -> tuple[float, ...]:
