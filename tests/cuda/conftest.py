@@ -20,6 +20,7 @@ def cuda_on_host(request: pytest.FixtureRequest) -> ModuleType:
     """The extension `_cuda` built by g++; kept in pytest's cache until a source changes."""
     if not build.host_compiler():
         pytest.skip("no g++ on this machine: kernels are executed on the host through it")
+    pytest.importorskip("nanobind", reason="no nanobind in this environment: the module is bound with it")
     digest = hashlib.sha256()
     for path in sorted([*build.CSRC.rglob("*.*"), *build.HERE.glob("*.h"), *build.HERE.glob("cuda_build.py")]):
         digest.update(path.read_bytes())
