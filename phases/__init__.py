@@ -3,6 +3,7 @@
 
 import importlib
 import pkgutil
+from collections.abc import Iterator
 
 from .base import Phase
 
@@ -16,13 +17,19 @@ def available() -> dict[str, type[Phase]]:
     for module in pkgutil.iter_modules(__path__):
         importlib.import_module(f"{__name__}.{module.name}")
     found: dict[str, type[Phase]] = {}
-    for kind in Phase.__subclasses__():
-        if kind.name == "fastgs":
+    for kind in _descendants(Phase):
+        if vars(kind).get("name", "fastgs") == "fastgs":  # the baseline, and classes that only others derive from
             continue
         if kind.name in found:
             raise ValueError(f"two phases are called {kind.name}: {found[kind.name]} and {kind}")
         found[kind.name] = kind
     return dict(sorted(found.items(), key=lambda item: ORDER.get(item[0], len(ORDER))))
+
+
+def _descendants(kind: type[Phase]) -> Iterator[type[Phase]]:
+    for heir in kind.__subclasses__():
+        yield heir
+        yield from _descendants(heir)
 
 
 ORDER = {"main": 0, "ambient": 1, "vlm": 2}

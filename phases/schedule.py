@@ -72,6 +72,9 @@ def _set_lengths(phases: list[Phase], total: int, available: Mapping[str, type[P
     if given > total:
         raise UserError(f"--iterations {total}: the phases' own lengths sum to {given}; give fewer or more")
     open_phases = [phase for phase in phases if phase.iterations is None]
+    for phase in open_phases:
+        if not (phase.share or isinstance(phase, FastGS)):
+            raise UserError(f"--phases: {phase.name} has no length of its own; give --{phase.name}_iterations")
     shares = [_share(phase, phases, available) for phase in open_phases]
     lengths = _split(total - given, shares)
     if not open_phases and given < total:

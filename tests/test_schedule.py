@@ -130,6 +130,30 @@ def test_a_file_with_a_phase_in_it_is_a_phase():
         gc.collect()
 
 
+def test_a_phase_may_derive_from_another_and_needs_a_length():
+    @dataclass(kw_only=True)
+    class Base(Phase):
+        gain: float = 1.0
+
+    @dataclass(kw_only=True)
+    class Heir(Base):
+        name: ClassVar[str] = "heir"
+
+    try:
+        kinds = phases.available()
+        assert kinds["heir"] is Heir and "" not in kinds
+        config = Config(run=RunConfig(iterations=30, phases="main,heir"))
+        with pytest.raises(UserError, match="heir has no length of its own; give --heir_iterations"):
+            schedule(config, kinds)
+        longer = replace(config, phases={"heir": {"iterations": 10}})
+        assert [phase.length for phase in schedule(longer, kinds).phases if phase.name == "heir"] == [10]
+    finally:
+        import gc
+
+        del Base, Heir, kinds
+        gc.collect()
+
+
 def _same_name_again() -> None:
     @dataclass(kw_only=True)
     class Again(Phase):

@@ -102,7 +102,8 @@ def test_a_server_that_does_not_answer_in_time_is_given_up(server):
 
 def test_a_server_that_is_not_there_is_one_line():
     with pytest.raises(UserError, match="no connection"):
-        EndpointDetector("http://127.0.0.1:9/v1")
+        EndpointDetector("http://127.0.0.1:9/v1").check()
+    assert "no connection" in detect("http://127.0.0.1:9/v1").error, "a failed call, not the end of a training"
     assert "no connection" in detect("http://127.0.0.1:9/v1", model="mine").error
 
 

@@ -5,6 +5,7 @@ import base64
 import io
 import json
 import time
+from collections.abc import Callable
 from http.client import HTTPException
 from ipaddress import ip_address
 from typing import Any
@@ -51,7 +52,7 @@ class EndpointDetector:
         self._timeout, self._patience = timeout, patience
         self._opener = _opener(self._base)
         self._prompt = defect_prompt(max_boxes)
-        self.model = model or self._first_model()
+        self.model = model
 
     def views(self) -> None:
         """No wish."""
@@ -59,6 +60,7 @@ class EndpointDetector:
     def detect(self, view: str, render: Tensor, photo: Tensor) -> DetectionResult:
         """Ask about one view; whatever goes wrong on the way is the result's error."""
         try:
+            self.model = self.model or self._patiently(self._first_model)
             reply = self._post("chat/completions", request_body(self.model, self._prompt, render, photo))
             text = answer_text(reply)
         except EndpointError as error:
@@ -73,27 +75,23 @@ class EndpointDetector:
         )
 
     def check(self) -> None:
-        """Is anybody there? A server that does not list its models will do.
+        """Is anybody there? A server that does not list its models will do when the model is named.
 
         Raises:
-            UserError: nobody answers.
+            UserError: nobody answers, or no model is named and none is listed.
         """
         try:
-            self._get("models")
+            self._get("models") if self.model else self._first_model()
         except EndpointError as error:
-            if not error.reached:
+            if not self.model or not error.reached:
                 raise UserError(f"--vlm_endpoint {self._base}: {error}; start the server, or check the URL") from error
 
     def _first_model(self) -> str:
         """The first model that the server offers."""
         try:
             return str(self._get("models")["data"][0]["id"])
-        except EndpointError as error:
-            raise UserError(f"--vlm_endpoint {self._base}: {error}; start the server, or check the URL") from error
         except (KeyError, IndexError, TypeError) as error:
-            raise UserError(
-                f"--vlm_endpoint {self._base}: does not say which models it has; give --vlm_endpoint_model"
-            ) from error
+            raise EndpointError("does not say which models it has, give --vlm_endpoint_model") from error
 
     def _get(self, path: str) -> Any:
         return self._once(Request(f"{self._base}/{path}", headers={"Accept": "application/json"}))
@@ -101,14 +99,18 @@ class EndpointDetector:
     def _post(self, path: str, body: dict[str, Any]) -> Any:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         request = Request(f"{self._base}/{path}", json.dumps(body).encode(), headers, method="POST")
+        return self._patiently(lambda: self._once(request))
+
+    def _patiently(self, attempt: Callable[[], Any]) -> Any:
+        """Try again while that may help."""
         for pause in self._patience:
             try:
-                return self._once(request)
+                return attempt()
             except EndpointError as error:
                 if not error.passing:
                     raise
                 time.sleep(pause)
-        return self._once(request)
+        return attempt()
 
     def _once(self, request: Request) -> Any:
         """One attempt."""
