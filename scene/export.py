@@ -237,7 +237,7 @@ def _geometry(folder: Path | None) -> dict:
         content = json.loads((folder / "geometry.json").read_bytes()) if folder is not None else {}
         vectors = np.array([content["focus"], content["up"]], np.float64).reshape(2, 3)
         radius = float(content["subject_radius"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return {}
     return {"focus": vectors[0], "up": vectors[1], "subject_radius": radius} if sane(vectors).all() else {}
 
