@@ -18,7 +18,7 @@ def available() -> dict[str, type[Phase]]:
         importlib.import_module(f"{__name__}.{module.name}")
     found: dict[str, type[Phase]] = {}
     for kind in _descendants(Phase):
-        if vars(kind).get("name", "fastgs") == "fastgs":  # the baseline, and classes that only others derive from
+        if vars(kind).get("name", "") in ("", "fastgs"):  # what others derive from, and the baseline
             continue
         if kind.name in found:
             raise ValueError(f"two phases are called {kind.name}: {found[kind.name]} and {kind}")

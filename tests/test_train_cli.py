@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,8 +30,13 @@ def run(*words: object) -> int:
 
 def trained(folder: Path) -> dict[str, bytes]:
     """The files that must not depend on how a run came about."""
-    paths = [*folder.glob("point_cloud/**/*.*"), *folder.glob("chkpnt*.pth"), *folder.glob("vlm/**/audit.jsonl")]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+    paths = [*folder.glob("point_cloud/**/*.*"), *folder.glob("vlm/**/audit.jsonl")]
+    files = {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+    for path in folder.glob("chkpnt*.pth"):
+        with zipfile.ZipFile(path) as archive:  # torch's own number of an archive may differ between processes
+            names = [name for name in archive.namelist() if not name.endswith("serialization_id")]
+            files |= {f"{path.name}/{name}": archive.read(name) for name in names}
+    return files
 
 
 def log(folder: Path) -> list[dict]:

@@ -3,7 +3,8 @@
 
 A file is one `torch.save` of {"format", "version", "iteration", "about", "sha256", "payload"}, loadable with
 `weights_only=True`; `about` tells of what run it is, `sha256` is over iteration, about and payload. Equal content
-gives equal files, byte for byte. Version 1 had no `about`, and its `sha256` was over the payload.
+gives equal files, byte for byte, but for the number that torch gives each archive. Version 1 had no `about`, and its
+`sha256` was over the payload.
 """
 
 import hashlib

@@ -6,8 +6,9 @@
 
 The two MALLOC settings keep glibc from returning large tensors to the system and fetching them again.
 
-Three helpers make it learn sooner: sines in the position table; a first stage that trains the vision tower
-alone to say in which cells two pictures differ; and throw-away heads (cells, first box) beside the language loss.
+Three stages: the vision tower alone learns to say in which cells two pictures differ; the language model learns to
+answer from features that the tower gave once and for all, which makes a step cheap; both learn together. Sines in
+the position table and throw-away heads (cells, first box) beside the language loss make it learn sooner.
 The modules are transformers' own. Only while training, pictures of one size share one attention call.
 """
 
@@ -15,9 +16,9 @@ import argparse
 import math
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -25,6 +26,7 @@ import numpy as np
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
+from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
 from ..prompts import KINDS, defect_prompt
 from .directory import GRIDS, SHORT_PROMPTS, TOKEN, answer_text, write_directory
@@ -38,17 +40,19 @@ CLASSES = 1 + len(KINDS)
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how fast. `look` and `bare` are shares of the steps: vision tower alone, no prompt text yet."""
+    """How long and how fast: steps of the three stages, and how many batches are remembered for the second."""
 
-    steps: int = 3800
+    look: int = 1300
+    recall: int = 4200
+    join: int = 450
+    plain: int = 330
+    """Remembered batches with one defect at most, no prompt text, pictures of at most 4 tokens a side."""
+    mixed: int = 220
+    """Remembered batches with up to three defects; from `single` of the stage on, with prompts."""
+    single: float = 0.62
     batch: int = 32
     rate: float = 1.5e-3
-    look: float = 0.34
-    bare: float = 0.78
-    """Until then also one defect at most: short answers train fastest."""
     seed: int = 0
-    resume: Path | None = None
-    """Weights to begin with."""
     pool: int = 300
 
 
@@ -67,6 +71,8 @@ class Batch:
     first: Tensor
     """First box, relative [B, 4], zero without one."""
     answers: list[str]
+    seen: BaseModelOutputWithDeepstackFeatures | None = None
+    """What the vision tower made of the pictures, where it is remembered."""
 
 
 def ordered(pair: Pair) -> list[tuple[tuple[int, int, int, int], str]]:
@@ -161,14 +167,12 @@ class Texts:
         return torch.tensor([row + [self.pad] * (longest - len(row)) for row in rows]), len(question)
 
 
-def prompt_for(r: random.Random, bare: bool) -> str:
-    """Nothing at first; later mostly the prompt that phase 2 sends, sometimes others."""
-    if bare:
-        return ""
-    if r.random() < 0.4:
+def prompt_for(r: random.Random) -> str:
+    """The prompt that phase 2 sends in a third of the cases, for it is long, else others."""
+    if r.random() < 0.33:
         return defect_prompt(r.randint(1, 6))
     words = defect_prompt(3).split()
-    return r.choice((*SHORT_PROMPTS, " ".join(r.choice(words) for _ in range(r.randint(3, 30)))))
+    return r.choice((*SHORT_PROMPTS, " ".join(r.choice(words) for _ in range(r.randint(3, 20)))))
 
 
 class Trainee(nn.Module):
@@ -191,23 +195,26 @@ class Trainee(nn.Module):
 
     def looking(self, batch: Batch) -> dict[str, Tensor]:
         """Loss of the first stage: which cells are spoiled, from the vision tower's features of both pictures."""
-        seen = self.model.model.visual(patches(torch.cat([batch.renders, batch.photos])), grid_thw=_grid(batch, 2))
-        features = [f.view(2, *batch.classes.shape, -1) for f in (seen.pooler_output, *seen.deepstack_features)]
-        return {"cells": cells_loss(sum(self.look(torch.cat([*f], 2)) for f in features), batch)}
+        seen = self.seen(batch)
+        every = (torch.stack(f).unflatten(0, (-1, 2)) for f in (seen.pooler_output, *seen.deepstack_features))
+        return {"cells": cells_loss(sum(self.look(f.transpose(1, 2).flatten(2)) for f in every), batch)}
+
+    def seen(self, batch: Batch) -> BaseModelOutputWithDeepstackFeatures:
+        """The vision tower's features of render and photo of each pair, in this order."""
+        pixels = patches(torch.stack([batch.renders, batch.photos], 1).flatten(0, 1))
+        return self.model.model.get_image_features(pixels, _grid(batch), return_dict=True)
 
     def answering(self, batch: Batch, texts: Texts, prompt: str, helpers: float, leading: float) -> dict[str, Tensor]:
         """Language loss of the answers, and the helpers' losses times `helpers`."""
         tokens = batch.classes.shape[1]
         ids, asked = texts.batch(prompt, tokens, batch.answers)
-        pixels = patches(torch.stack([batch.renders, batch.photos], 1).flatten(0, 1))
         kinds = (ids[:1] == texts.picture).int()
         positions, _ = self.model.model.get_rope_index(
-            ids[:1], mm_token_type_ids=kinds, image_grid_thw=_grid(batch, 2)[:2]
+            ids[:1], mm_token_type_ids=kinds, image_grid_thw=_grid(batch)[:2]
         )
         hidden = self.model.model(
             input_ids=ids,
-            pixel_values=pixels,
-            image_grid_thw=_grid(batch, 2),
+            mm_encoder_outputs={"image": batch.seen or self.seen(batch)},
             position_ids=positions.expand(-1, len(ids), -1),
             use_cache=False,
         ).last_hidden_state
@@ -249,9 +256,9 @@ def answer_loss(logits: Tensor, ids: Tensor, texts: Texts, leading: float) -> Te
     return (loss * weight.flatten()).sum() / weight.sum()
 
 
-def _grid(batch: Batch, pictures: int) -> Tensor:
+def _grid(batch: Batch) -> Tensor:
     height, width = batch.renders.shape[2:]
-    return torch.tensor([[1, height // PATCH, width // PATCH]]).expand(len(batch.renders) * pictures, 3)
+    return torch.tensor([[1, height // PATCH, width // PATCH]]).expand(2 * len(batch.renders), 3)
 
 
 @contextmanager
@@ -293,73 +300,97 @@ def save_weights(model: nn.Module, directory: Path) -> None:
     path.chmod(0o644)
 
 
-def load_weights(model: nn.Module, directory: Path) -> None:
-    """Begin with the weights of a directory that was trained before."""
-    from safetensors.torch import load_file
+class Course:
+    """A training in progress: data, optimiser, and the running means that are printed."""
 
-    model.load_state_dict({k: v.float() for k, v in load_file(directory / "model.safetensors").items()}, strict=False)
+    def __init__(self, directory: Path, plan: Plan) -> None:
+        write_directory(directory)
+        self.directory, self.plan = directory, plan
+        self.texts = Texts(directory)
+        self.trainee = Trainee(directory, plan.seed).train()
+        self.maker = PairMaker(plan.seed + 1, plan.pool)
+        self.random = random.Random(plan.seed + 2)
+        every = [*self.trainee.parameters()]
+        groups = [
+            {"params": [p for p in every if p.ndim >= 2], "weight_decay": 0.02},
+            {"params": [p for p in every if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
+        self.average: dict[str, float] = {}
+
+    def pairs(self, grids: Sequence[tuple[int, int]], most: int) -> list[Pair]:
+        """A batch of one size with up to `most` defects, each pair also by half a turn."""
+        rows, columns = self.random.choice(grids)
+        shape = rows * TOKEN, columns * TOKEN
+        pairs = [self.maker.pair(*shape, most * (self.random.random() > 0.15)) for _ in range(self.plan.batch // 2)]
+        return pairs + [turned(pair) for pair in pairs]
+
+    def mixed(self) -> Batch:
+        """Any size, up to three defects (alike in number: little padding), sometimes resampled."""
+        pairs = self.pairs(GRIDS, self.random.choice((1, 1, 2, 2, 3)))
+        if self.random.random() < 0.4:
+            pairs = [resampled(pair, self.maker.rng) for pair in pairs]
+        return collate(pairs)
+
+    @torch.no_grad()
+    def remembered(self, batch: Batch) -> Batch:
+        """The batch with its features, without its pictures."""
+        small = torch.empty(len(batch.renders), 0, *batch.renders.shape[2:])
+        return replace(batch, seen=self.trainee.seen(batch), renders=small, photos=small)
+
+    def step(self, losses: dict[str, Tensor], rate: float) -> None:
+        """One step down the sum of the losses."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        sum(losses.values()).backward()
+        nn.utils.clip_grad_norm_(self.trainee.parameters(), 1.0)
+        self.optimizer.step()
+        for name, loss in losses.items():
+            self.average[name] = 0.98 * self.average.get(name, loss.item()) + 0.02 * loss.item()
+
+    def stage(self, name: str, steps: int, first: float, last: float) -> Iterator[tuple[float, float]]:
+        """Share done and learning rate of each step; says how it goes, and keeps the weights after it."""
+        self.average = {}
+        for step in range(steps):
+            done = step / steps
+            warm = min(1.0, (step + 1) / 150)
+            yield done, self.plan.rate * warm * (last + 0.5 * (first - last) * (1 + math.cos(math.pi * done)))
+            if step % 50 == 0 or step == steps - 1:
+                parts = "  ".join(f"{key} {value:.4f}" for key, value in self.average.items())
+                print(f"{name} {step}  {parts}  {time.process_time():.0f} s of one core", flush=True)
+        save_weights(self.trainee.model, self.directory)
 
 
 def train(directory: Path, plan: Plan) -> None:
     """Write a trained model directory."""
-    write_directory(directory)
-    texts = Texts(directory)
-    trainee = Trainee(directory, plan.seed).train()
-    if plan.resume:
-        load_weights(trainee.model, plan.resume)
-    maker = PairMaker(plan.seed + 1, plan.pool)
-    r = random.Random(plan.seed + 2)
-    groups = [[p for p in trainee.parameters() if (p.ndim >= 2) == decays] for decays in (True, False)]
-    optimizer = torch.optim.AdamW(
-        [{"params": groups[0], "weight_decay": 0.02}, {"params": groups[1], "weight_decay": 0.0}], betas=(0.9, 0.98)
-    )
-    begun, average = time.process_time(), {}
-    answering_from = int(plan.look * plan.steps)
+    course = Course(directory, plan)
+    trainee, texts, r = course.trainee, course.texts, course.random
     with one_attention_call():
-        for step in range(plan.steps):
-            done = step / plan.steps
-            warm = min(1.0, (step - (answering_from if step >= answering_from else 0) + 1) / 150)
-            for group in optimizer.param_groups:
-                group["lr"] = plan.rate * warm * (0.02 + 0.49 * (1 + math.cos(math.pi * done)))
-            rows, columns = r.choice(GRIDS)
-            most = 1 if done < plan.bare else r.choice((1, 1, 2, 2, 3))  # alike in length: little padding
-            pairs = [
-                maker.pair(rows * TOKEN, columns * TOKEN, most * (r.random() > 0.15)) for _ in range(plan.batch // 2)
-            ]
-            pairs += [turned(pair) for pair in pairs]
-            if done > plan.bare and r.random() < 0.4:
-                pairs = [resampled(pair, maker.rng) for pair in pairs]
-            batch = collate(pairs)
-            if step < answering_from:
-                losses = trainee.looking(batch)
+        for _, rate in course.stage("look", plan.look, 1, 0.1):
+            course.step(trainee.looking(collate(course.pairs(GRIDS, 1))), rate)
+        square = [grid for grid in GRIDS if max(grid) <= 4]
+        plain = [course.remembered(collate(course.pairs(square, 1))) for _ in range(plan.plain)]
+        mixed = [course.remembered(course.mixed()) for _ in range(plan.mixed)]
+        for done, rate in course.stage("recall", plan.recall, 1, 0.1):
+            if done < plan.single:
+                losses = trainee.answering(r.choice(plain), texts, "", helpers=1.0, leading=4.0)
             else:
-                prompt, first = prompt_for(r, done < plan.bare), done < plan.bare
-                losses = trainee.answering(batch, texts, prompt, 1.0 if first else 0.3, 4.0 if first else 2.0)
-            optimizer.zero_grad(set_to_none=True)
-            sum(losses.values()).backward()
-            nn.utils.clip_grad_norm_(trainee.parameters(), 1.0)
-            optimizer.step()
-            for name, loss in losses.items():
-                average[name] = 0.98 * average.get(name, float(loss.detach())) + 0.02 * float(loss.detach())
-            if step % 50 == 0 or step == plan.steps - 1:
-                parts = "  ".join(f"{name} {value:.4f}" for name, value in average.items())
-                print(f"step {step}  {parts}  {time.process_time() - begun:.0f} s of one core", flush=True)
-            if step % 200 == 199:
-                save_weights(trainee.model, directory)
-    save_weights(trainee.model, directory)
+                losses = trainee.answering(r.choice(mixed), texts, prompt_for(r), helpers=0.5, leading=2.0)
+            course.step(losses, rate)
+        for _, rate in course.stage("join", plan.join, 0.3, 0.02):
+            course.step(trainee.answering(course.mixed(), texts, prompt_for(r), helpers=0.3, leading=2.0), rate)
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="Train the embedded tiny model.")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=Plan.steps)
-    parser.add_argument("--resume", type=Path, help="directory whose weights are trained on")
     parser.add_argument("--seed", type=int, default=Plan.seed)
     given = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    train(given.out, Plan(steps=given.steps, seed=given.seed, resume=given.resume))
+    train(given.out, Plan(seed=given.seed))
 
 
 if __name__ == "__main__":
