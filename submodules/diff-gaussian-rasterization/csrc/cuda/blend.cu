@@ -14,6 +14,13 @@ using namespace lane;
 
 constexpr int kBatch = kTilePixels;
 
+// Blocks that share a multiprocessor: Turing's holds 1024 threads, later ones 1536 or 2048.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+constexpr int kResident = 4;
+#else
+constexpr int kResident = 6;
+#endif
+
 struct Extras {
     float depth = 0, median = 0;
 
@@ -32,7 +39,7 @@ struct Extras {
 };
 
 template <bool kInverse, bool kFull>
-__global__ void __launch_bounds__(kTilePixels, kFull ? 4 : 6) blend_kernel(BlendInputs in, BlendOutputs out) {
+__global__ void __launch_bounds__(kTilePixels, kFull ? 4 : kResident) blend_kernel(BlendInputs in, BlendOutputs out) {
     DGR_SHARED(float4, rows, 3 * kBatch);
     DGR_SHARED(float, inverse_depths, kInverse ? kBatch : 1);
     DGR_SHARED(uint32_t, ids, kFull ? kBatch : 1);
