@@ -236,7 +236,7 @@ def training_size(width: int, height: int, resolution: int) -> tuple[int, int]:
 def _read_capture(source: Path, layout: str, sparse: int | None, finder: PhotoFinder) -> Capture:
     """The dataset by the reader that was asked for, else by the first that finds something."""
     if not source.is_dir():
-        raise UserError(f"--source {source}: no such folder")
+        raise UserError(f"--source {source}: no such folder; give the folder of a dataset")
     if layout == "colmap" or sparse is not None or (layout == "auto" and find_model(source) is not None):
         return read_colmap(source, sparse)
     if layout == "transforms" or has_transforms(source):

@@ -83,7 +83,7 @@ class MaskFinder:
         if self._named and not self._ignored and not self._folder.is_dir():
             self._folder = source / folder
             if not self._folder.is_dir():
-                raise UserError(f"--masks {folder}: no such folder")
+                raise UserError(f"--masks {folder}: no such folder; give the folder of the masks, or none")
 
     def find(self, name: str, named: str | None = None) -> Path | None:
         """The mask of an image name, if it has one; `named` is the file that the dataset says it is."""

@@ -176,6 +176,16 @@ def test_the_audit_has_pictures_before_and_after(tmp_path):
     assert record["errors"]["after"]["inside"] == 0.1
 
 
+def test_a_picture_that_was_deleted_during_the_round_costs_its_crops_only(tmp_path):
+    recorded(tmp_path)
+    folder = tmp_path / "vlm" / "round_1"
+    audit = AuditRound.read(folder)
+    (folder / audit.records[0]["pictures"]["photo"]).unlink()
+    audit.finish({"a/b.jpg": spoiled()[1]}, {"a/b.jpg": {"after": {"inside": 0.1}}})
+    (record,) = AuditRound.read(folder).records
+    assert "crops" not in record["pictures"] and record["errors"]["after"]["inside"] == 0.1
+
+
 @pytest.mark.parametrize(
     ("flags", "kind"),
     [({}, "residual"), ({"qwen_model_path": "x"}, "qwen"), ({"vlm_endpoint": "http://x"}, "endpoint"),

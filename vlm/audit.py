@@ -87,12 +87,10 @@ class AuditRound:
             after = afters.get(record["view"])
             if after is None:
                 continue
-            stem = f"view{number:03d}"
-            before = _read(self.folder / record["pictures"]["render"])
-            photo = _read(self.folder / record["pictures"]["photo"])
-            pixels = to_uint8(after)
+            stem, pixels = f"view{number:03d}", to_uint8(after)
+            before, photo = (_read(self.folder / record["pictures"][what]) for what in ("render", "photo"))
             accepted = [Box(*box["bbox"]) for box in record["boxes"] if box["accepted"]][:MOST_CROPS]
-            if accepted:
+            if accepted and before is not None and photo is not None:
                 write_png(self.folder / f"{stem}_after.png", pixels)
                 write_png(self.folder / f"{stem}_crops.png", crops([before, pixels, photo], accepted))
                 record["pictures"] |= {"after": f"{stem}_after.png", "crops": f"{stem}_crops.png"}
@@ -136,5 +134,7 @@ def crops(pictures: Sequence[np.ndarray], boxes: Sequence[Box], height: int = 12
     return np.vstack([np.pad(row, ((0, 2), (0, widest - row.shape[1]), (0, 0))) for row in rows])
 
 
-def _read(path: Path) -> np.ndarray:
-    return cv2.cvtColor(cv2.imread(str(path), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+def _read(path: Path) -> np.ndarray | None:
+    """A picture that was written when the round began; None when somebody has deleted it since."""
+    pixels = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
+    return None if pixels is None else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
