@@ -32,8 +32,9 @@ def detector():
         yield opened
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def maker():
+    """Of each test its own: the same pairs whatever ran before."""
     cv2.setNumThreads(1)
     return PairMaker(seed=777, pool=12)
 
@@ -66,8 +67,7 @@ def test_answers_do_not_change(detector, maker):
     assert detector.detect("a", *pictures) == detector.detect("b", *pictures)
 
 
-def test_planted_defects_are_boxed_better_than_by_chance(detector):
-    maker = PairMaker(seed=777, pool=12)  # of its own: the same pairs whatever ran before
+def test_planted_defects_are_boxed_better_than_by_chance(detector, maker):
     found = tally(detector, (maker.pair(96, 128, 1) for _ in range(24)))
     every = np.concatenate([np.array(values) for values in found.best.values()])
     assert every.mean() > 2 * np.mean(found.chance)
@@ -75,8 +75,10 @@ def test_planted_defects_are_boxed_better_than_by_chance(detector):
 
 
 def test_both_pictures_are_looked_at(detector, maker):
-    render, photo = tensors(maker.pair(96, 128, 1))
-    assert detector.detect("a", photo, photo).raw_answer != detector.detect("a", render, photo).raw_answer
+    pairs = [tensors(maker.pair(96, 128, 1)) for _ in range(12)]
+    told = [detector.detect("a", render, photo).raw_answer for render, photo in pairs]
+    alike = [detector.detect("a", photo, photo).raw_answer for _, photo in pairs]
+    assert told.count("[]") <= 3 and alike.count("[]") >= 9
 
 
 def test_overlap_is_that_of_areas():
