@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The torture of `make torture` in short: some hundred hostile inputs, a handful of kills."""
+"""The torture of `make torture` in short: hundreds of hostile inputs, a handful of kills, all that a machine may do."""
 
 import subprocess
 import sys
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.torture.hostile import KINDS
+from tests.torture.machine import ANYWHERE, MOUNTED
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -47,3 +48,10 @@ def test_killed_runs_resume_to_the_same_bytes():
     process = run("kills", "--count", 4, "--seed", 1)
     assert process.returncode == 0, process.stdout + process.stderr
     assert "4 runs killed and resumed, 4 byte-equal" in process.stdout
+
+
+def test_nothing_that_a_machine_does_costs_a_run():
+    process = run("machine")
+    assert process.returncode == 0, process.stdout + process.stderr
+    kept = [line for line in process.stdout.splitlines() if line.endswith(": nothing is lost")]
+    assert len(kept) == len(ANYWHERE) + (len(MOUNTED) if "tmpfs" in process.stdout else 0)
