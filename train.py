@@ -3,6 +3,7 @@
 
 import sys
 from collections.abc import Sequence
+from statistics import fmean
 
 if __name__ == "__main__":
     from utils.startup import quiet_imports
@@ -21,7 +22,6 @@ from phases.optimizer import GEOMETRY
 from phases.schedule import schedule
 from phases.start import start
 from phases.state import Step, TrainingState
-from scene.cameras import Camera
 from scene.dataset import open_scene
 from scene.summary import describe
 from utils.command import run_command
@@ -30,23 +30,27 @@ from utils.run_dir import RunDir
 from vlm import check_detector
 
 
-def train_step(state: TrainingState, phase: Phase, camera: Camera) -> dict[str, float]:
-    """Render one view, let the phase judge it and react, move the Gaussians."""
+def train_step(state: TrainingState, phase: Phase) -> dict[str, float]:
+    """Render the next views, let the phase judge each and react, move the Gaussians; returns the mean losses."""
     state.iteration += 1
     gaussians = state.gaussians
     gaussians.sh_degree = max(gaussians.sh_degree, min(gaussians.max_sh_degree, phase.sh_degree(state)))
 
-    output = render(camera, gaussians, state.background(), mult=state.config.pipeline.mult)
-    step = Step(state.iteration, camera, camera.image(), camera.mask(), output)
-    losses = phase.loss(state, step)
-    values = {name: value.item() for name, value in losses.items()}
-    check_finite(state.iteration, {f"loss {name}": value for name, value in values.items()})
-    torch.stack([*losses.values()]).sum().backward()
+    judged = []
+    for camera, background in state.next_views():
+        output = render(camera, gaussians, background, mult=state.config.pipeline.mult)
+        step = Step(state.iteration, camera, camera.image(), camera.mask(), output)
+        losses = phase.loss(state, step)
+        values = {name: value.item() for name, value in losses.items()}
+        check_finite(state.iteration, {f"loss {name}": value for name, value in values.items()})
+        torch.stack([*losses.values()]).sum().backward()
+        phase.after_view(state, step)
+        judged.append(values)
     check_finite(state.iteration, {f"gradient of {name}": gaussians.rows[name].grad for name in GEOMETRY})
 
-    phase.after_step(state, step)
+    phase.after_step(state)
     state.optimizer.step(gaussians, state.iteration, phase.windows(state))
-    return values
+    return {name: fmean(values[name] for values in judged) for name in judged[0]}
 
 
 def main(argv: Sequence[str]) -> None:
@@ -66,7 +70,7 @@ def main(argv: Sequence[str]) -> None:
         state = start(config, scene, run)
         milestones = Milestones(state, plan)
         for phase in plan.steps(state):
-            losses = train_step(state, phase, state.next_camera())
+            losses = train_step(state, phase)
             milestones.after_step(phase, losses)
         milestones.finish()
 

@@ -133,6 +133,9 @@ class OptimConfig:
     lambda_dssim: float = setting(0.2, "Share of D-SSIM in the loss.", low=0, high=1)
     optimizer_type: Literal["default", "sparse_adam"] = setting("default", "Adam.", supported=False)
     sh_interval: int = setting(1_000, "Iterations between rises of the active SH degree.", scaled=True, low=1)
+    views_per_step: int = setting(
+        1, "Views whose mean loss makes a step; several processes (torchrun) share them, so a multiple of those.", low=1
+    )
     step_every: int = setting(0, "Optimiser step every so many iterations; 0 follows FastGS's schedule.", low=0)
 
     densify_from_iter: int = setting(500, "First iteration after which densification may happen.", scaled=True, low=0)

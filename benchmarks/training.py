@@ -77,15 +77,16 @@ class Clock:
         self.seconds[name].append(time.process_time() - begin)
 
 
-def step(state: TrainingState, phase: Steady, camera: Camera, clock: Clock) -> None:
+def step(state: TrainingState, phase: Steady, clock: Clock) -> None:
     """`train.train_step`, stage by stage."""
     state.iteration += 1
     gaussians = state.gaussians
     gaussians.sh_degree = phase.sh_degree(state)
+    ((camera, background),) = state.next_views()
     with clock.stage("photo"):
         image, mask = camera.image(), camera.mask()
     with clock.stage("render"):
-        output = render(camera, gaussians, state.background(), mult=state.config.pipeline.mult)
+        output = render(camera, gaussians, background, mult=state.config.pipeline.mult)
     judged = Step(state.iteration, camera, image, mask, output)
     with clock.stage("loss"):
         losses = phase.loss(state, judged)
@@ -93,7 +94,8 @@ def step(state: TrainingState, phase: Steady, camera: Camera, clock: Clock) -> N
     with clock.stage("backward"):
         total.backward()
     with clock.stage("statistics"):
-        phase.after_step(state, judged)
+        phase.after_view(state, judged)
+        phase.after_step(state)
     with clock.stage("optimizer"):
         state.optimizer.step(gaussians, state.iteration, phase.windows(state))
 
@@ -123,10 +125,10 @@ def measure(args: argparse.Namespace, state: TrainingState) -> dict[str, Any]:
     """Train; time the steps after the warm-up."""
     phase, clock = Steady(), Clock()
     for _ in range(args.warmup):
-        step(state, phase, state.next_camera(), Clock())
+        step(state, phase, Clock())
     begin, wall = time.process_time(), time.perf_counter()
     for _ in range(args.steps):
-        step(state, phase, state.next_camera(), clock)
+        step(state, phase, clock)
     cpu, wall = time.process_time() - begin, time.perf_counter() - wall
     return {
         "gaussians": len(state.gaussians),

@@ -169,10 +169,10 @@ class Ambient(Phase):
         """One more every `sh_interval` iterations of the phase."""
         return 1 + (state.iteration - self.start) // state.config.optim.sh_interval
 
-    def after_step(self, state: TrainingState, step: Step) -> None:
+    def after_step(self, state: TrainingState) -> None:
         """FastGS's events, and three pictures of the progress."""
-        super().after_step(state, step)
-        since = step.iteration - (self.start - 1)
+        super().after_step(state)
+        since = state.iteration - (self.start - 1)
         if since % self.snapshot_every == 0 and since <= 3 * self.snapshot_every:
             snapshot(state, f"ambient_{since // self.snapshot_every}")
 

@@ -71,9 +71,14 @@ class Phase(ABC):
         """Active SH degree. Default: one more every `sh_interval` iterations of the run."""
         return state.iteration // state.config.optim.sh_interval
 
-    def after_step(self, state: TrainingState, step: Step) -> None:
-        """After the gradients, before the optimiser. Default: statistics and the phase's events."""
-        state.density.after_step(state, step, self.events(state))
+    def after_view(self, state: TrainingState, step: Step) -> None:
+        """After each view's gradients. Default: its statistics, as long as there are densifications to come."""
+        if step.iteration < self.events(state).densify.stop:
+            state.density.gather(state.gaussians, step)
+
+    def after_step(self, state: TrainingState) -> None:
+        """After the gradients of all views, before the optimiser. Default: the phase's events."""
+        state.density.after_step(state, self.events(state))
 
     def on_end(self, state: TrainingState) -> None:
         """After the last step."""

@@ -107,11 +107,9 @@ class DensityControl:
     # -- events ------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def after_step(self, state: TrainingState, step: Step, events: Events) -> None:
-        """Gather this view's statistics; then whatever is due."""
-        iteration = step.iteration
-        if iteration < events.densify.stop:
-            self._gather(state.gaussians, step)
+    def after_step(self, state: TrainingState, events: Events) -> None:
+        """Whatever is due."""
+        iteration = state.iteration
         if iteration in events.densify:
             self.densify(state, importance=events.importance)
         if iteration in events.reset_opacity:
@@ -121,7 +119,9 @@ class DensityControl:
         if iteration == events.keep_at:
             self.keep_contributors(state)
 
-    def _gather(self, gaussians: GaussianModel, step: Step) -> None:
+    @torch.no_grad()
+    def gather(self, gaussians: GaussianModel, step: Step) -> None:
+        """Add a view to the statistics, whatever the number of views in a step: none is divided by it."""
         gradient, visible = step.output.means2d.grad, step.output.visible
         if gradient is None:
             return

@@ -10,7 +10,7 @@ from .base import Phase
 from .density import Events
 from .every import NEVER, Every
 from .optimizer import StepWindows, fastgs_windows
-from .state import Step, TrainingState
+from .state import TrainingState
 
 LAST_RESET = 0.8
 """Share of the densification after which no opacity is reset: the late pruning would take what has not recovered."""
@@ -40,10 +40,10 @@ class FastGS(Phase):
             return StepWindows(1, 1)
         return fastgs_windows(state.iteration, state.config)
 
-    def after_step(self, state: TrainingState, step: Step) -> None:
+    def after_step(self, state: TrainingState) -> None:
         """As any phase; a white background asks for one more opacity reset when densification begins."""
-        super().after_step(state, step)
-        if state.config.data.white_background and step.iteration == state.config.optim.densify_from_iter:
+        super().after_step(state)
+        if state.config.data.white_background and state.iteration == state.config.optim.densify_from_iter:
             state.density.limit_opacity(state, 0.01)
 
 

@@ -47,12 +47,12 @@ class MainRegion(Phase):
     min_covisible: float = setting(0.1, "Less co-visible ones too; share of the focus' cameras and spread.", low=0)
 
     @torch.no_grad()
-    def after_step(self, state: TrainingState, step: Step) -> None:
+    def after_step(self, state: TrainingState) -> None:
         """Densification; half way through also the seeds."""
-        super().after_step(state, step)
+        super().after_step(state)
         if state.config.run.seeds == "none":
             return
-        if step.iteration == min(self.start + int(self.seeds_at * self.length), self.end):
+        if state.iteration == min(self.start + int(self.seeds_at * self.length), self.end):
             self._insert_seeds(state)
 
     def _insert_seeds(self, state: TrainingState) -> None:

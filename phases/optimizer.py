@@ -2,7 +2,7 @@
 """Adam over the rows of the Gaussians, with FastGS's step schedule.
 
 Moments live in the rows, so that they move with their Gaussians. Gradients gather in `.grad` between steps;
-ours steps with their mean, FastGS as published with their sum (`--fastgs_faithful`).
+ours steps with their mean, FastGS as published with their sum over iterations (`--fastgs_faithful`).
 """
 
 from dataclasses import dataclass
@@ -48,6 +48,7 @@ class Optimizer:
 
     def __init__(self, gaussians: GaussianModel, config: Config, extent: float) -> None:
         self._config = config.optim
+        self._views = config.optim.views_per_step
         self._faithful = config.optim.fastgs_faithful
         self._extent = extent
         self._last = config.run.iterations
@@ -96,8 +97,9 @@ class Optimizer:
         self._gathered[name] = 0
         if parameter.grad is None:
             return
-        if gathered > 1 and not self._faithful:
-            parameter.grad /= gathered
+        summed = self._views * (1 if self._faithful else gathered)
+        if summed > 1:
+            parameter.grad /= summed
         self.steps[name] += 1
         lr = rate * rows["reach"] if name == "means" else rate
         moments = rows[f"{name}.exp_avg"], rows[f"{name}.exp_avg_sq"]

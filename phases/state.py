@@ -65,15 +65,19 @@ class TrainingState:
         )
         return maps
 
-    def next_camera(self) -> Camera:
-        """The next training view; every epoch is a fresh permutation."""
+    def next_views(self) -> list[tuple[Camera, Tensor]]:
+        """The next step's training views, each with the colour [3] behind the scene."""
+        views = [(self._next_camera(), self.background()) for _ in range(self.config.optim.views_per_step)]
+        coming = [self.scene.train_cameras[index] for index in self.pending_cameras[: -AHEAD - 1 : -1]]
+        self.scene.expect([*(camera for camera, _ in views), *coming])
+        return views
+
+    def _next_camera(self) -> Camera:
+        """Every epoch is a fresh permutation."""
         if not self.pending_cameras:
             order = torch.randperm(len(self.scene.train_cameras), generator=self.generator)
             self.pending_cameras = order.tolist()
-        cameras = self.scene.train_cameras
-        camera = cameras[self.pending_cameras.pop()]
-        self.scene.expect([camera, *(cameras[i] for i in reversed(self.pending_cameras[-AHEAD:]))])
-        return camera
+        return self.scene.train_cameras[self.pending_cameras.pop()]
 
     def background(self) -> Tensor:
         """Colour [3] behind the scene in training."""

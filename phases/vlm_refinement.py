@@ -93,19 +93,19 @@ class VlmRefinement(Phase):
         weight = weight if step.mask is None else weight * step.mask
         return weight / weight.mean().clamp_min(1e-6)
 
-    def after_step(self, state: TrainingState, step: Step) -> None:
-        """Statistics; growth of what is flagged; the pruning of a round; the next inspection."""
-        super().after_step(state, step)
+    def after_step(self, state: TrainingState) -> None:
+        """Growth of what is flagged; the pruning of a round; the next inspection."""
+        super().after_step(state)
         first, last = self._span(self._round)
         settle = first + int(SETTLE * (last - first))
         until = min(settle, self.start + int(self.densify_until * self.length))
         # Splitting what is already in place does harm first: all views must have had their say before the next time.
         interval = max(self.densify_every, len(state.scene.train_cameras))
-        if self._masks and step.iteration in Every(interval, first, until + 1, first):
+        if self._masks and state.iteration in Every(interval, first, until + 1, first):
             self._densify(state)
-        if step.iteration == settle:
+        if state.iteration == settle:
             state.density.late_prune(state)
-        if step.iteration == last and self._round < self._rounds:
+        if state.iteration == last and self._round < self._rounds:
             self._end_round(state)
             self._begin_round(state, self._round + 1)
 

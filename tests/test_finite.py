@@ -42,7 +42,7 @@ def test_a_run_stops_and_its_last_checkpoint_is_good(tmp_path, monkeypatch, name
     milestones = Milestones(state, plan)
     with pytest.raises(UserError, match=said):
         for phase in plan.steps(state):
-            losses = train.train_step(state, phase, state.next_camera())
+            losses = train.train_step(state, phase)
             if state.iteration == at:
                 state.gaussians.rows[name].detach()[0] = float("nan")
             milestones.after_step(phase, losses)
@@ -59,7 +59,7 @@ def test_a_loss_that_is_not_finite_moves_nothing(tmp_path):
     before = state.gaussians.means.detach().clone()
     phase.loss = lambda *_: {"image": state.gaussians.means.sum() * float("inf")}
     with pytest.raises(UserError, match="iteration 1: loss image is"):
-        train.train_step(state, phase, state.next_camera())
+        train.train_step(state, phase)
     assert torch.equal(state.gaussians.means.detach(), before)
 
 
@@ -70,5 +70,5 @@ def test_a_gradient_that_is_not_finite_moves_nothing(tmp_path):
     before = state.gaussians.log_scales.detach().clone()
     phase.loss = lambda *_: {"image": (state.gaussians.log_scales * 0).pow(0.5).sum()}
     with pytest.raises(UserError, match=r"iteration 1: .* values of gradient of log_scales"):
-        train.train_step(state, phase, state.next_camera())
+        train.train_step(state, phase)
     assert torch.equal(state.gaussians.log_scales.detach(), before)

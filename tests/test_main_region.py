@@ -100,8 +100,7 @@ def test_seeds_come_half_way_inside_the_region(state):
     settings, before = phase(seeds=60, behind=0), len(state.gaussians)
     for iteration in (19, 20, 21, 22):
         state.iteration = iteration
-        output = step(state, iteration)
-        settings.after_step(state, output)
+        settings.after_step(state)
         assert len(state.gaussians) == before + (60 if iteration >= 21 else 0)
     fresh = slice(before, None)
     assert (relative_radius(state.gaussians.means.detach()[fresh], state.geometry) < 1.2).all()
@@ -113,7 +112,7 @@ def test_seeds_come_half_way_inside_the_region(state):
 def test_what_shows_behind_the_subject_is_seeded_as_surroundings_and_not_pulled(state):
     before = len(state.gaussians)
     state.iteration = 21
-    phase(seeds=0, behind=40).after_step(state, step(state, 21))
+    phase(seeds=0, behind=40).after_step(state)
     fresh = slice(before, None)
     assert len(state.gaussians) > before
     assert (state.gaussians.labels[fresh] == Label.AMBIENT).all()
@@ -126,7 +125,7 @@ def test_no_seeds_when_none_are_wanted(tmp_path):
     state = tiny.state(tmp_path, tiny.config(tmp_path, seeds="none"))
     before = len(state.gaussians)
     state.iteration = 21
-    phase(seeds=60).after_step(state, step(state, 21))
+    phase(seeds=60).after_step(state)
     assert len(state.gaussians) == before
 
 

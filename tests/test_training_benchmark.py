@@ -16,8 +16,8 @@ def test_the_timed_step_is_the_step_of_training_bit_for_bit(tmp_path):
     timed, plain = tiny.state(tmp_path / "timed"), tiny.state(tmp_path / "plain")
     clock = training.Clock()
     for _ in range(20):
-        training.step(timed, training.Steady(), timed.next_camera(), clock)
-        train_step(plain, training.Steady(), plain.next_camera())
+        training.step(timed, training.Steady(), clock)
+        train_step(plain, training.Steady())
     for name in PARAMETERS:
         assert torch.equal(timed.gaussians.rows[name], plain.gaussians.rows[name])
     assert {name: len(seconds) for name, seconds in clock.seconds.items()} == dict.fromkeys(training.STAGES, 20)

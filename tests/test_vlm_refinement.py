@@ -49,7 +49,7 @@ def phase(length: int = 30, **settings) -> VlmRefinement:
 
 def run(state, vlm, until: int | None = None):
     for _ in PhaseSchedule([vlm]).steps(state):
-        train_step(state, vlm, state.next_camera())
+        train_step(state, vlm)
         if state.iteration == until:
             break
 
