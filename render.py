@@ -49,11 +49,12 @@ from utils.video import write_video
 
 @dataclass(frozen=True)
 class Model:
-    """Gaussians and how they want to be drawn: background [3], compact-box factor."""
+    """Gaussians and how they want to be drawn: background [3], compact-box factor; where in the world is their zero."""
 
     gaussians: GaussianModel
     background: Tensor
     mult: float
+    zero: np.ndarray
 
     @torch.no_grad()
     def draw(self, camera: Camera, *, depth: bool = False) -> RenderOutput:
@@ -151,8 +152,7 @@ def _render_ply(settings: argparse.Namespace) -> None:
     """A PLY from anywhere, seen from given places."""
     splats = read_splats(settings.ply)
     model = _model(splats, settings.white_background, settings.mult)
-    zero = np.array(splats.tags.get("origin", (0.0, 0.0, 0.0)))
-    cameras = [camera.moved(zero) for camera in read_viewpoints(settings.cameras)]
+    cameras = [camera.moved(model.zero) for camera in read_viewpoints(settings.cameras)]
     if settings.resolution is not None:
         sizes = [training_size(camera.width, camera.height, settings.resolution) for camera in cameras]
         cameras = [camera.scaled(width) for camera, (width, _) in zip(cameras, sizes, strict=True)]
@@ -196,6 +196,7 @@ def _model(splats: SplatArrays, white_background: bool | None, mult: float | Non
         gaussians=GaussianModel(parameters, **degrees),
         background=torch.tensor(background, dtype=torch.float32),
         mult=float(mult or splats.tags.get("mult", 1.0)),
+        zero=np.array(splats.tags.get("origin", (0.0, 0.0, 0.0))),
     )
 
 
@@ -251,7 +252,7 @@ def _replace_folders(source: Path, target: Path) -> None:
 
 def _render_path(settings: argparse.Namespace, model: Model, cameras: Sequence[Camera], folder: Path) -> None:
     """A camera path, as a video or as pictures."""
-    path, own_fps = camera_path(settings.trajectory, cameras, settings.frames)
+    path, own_fps = camera_path(settings.trajectory, cameras, settings.frames, model.zero)
     fps = settings.fps or own_fps or 24.0
     if settings.video is None:
         _write_views(settings, model, path, folder)

@@ -17,7 +17,8 @@ class Shot:
     """One posed photo.
 
     `camera_from_world` is float64 [4, 4], in the coordinates of the dataset. `mask` names its mask file, if the
-    dataset does. `held_out` is None where the dataset leaves the choice to us.
+    dataset does. `held_out` is None where the dataset leaves the choice to us. Pixels farther than `radius` from the
+    principal point, in pixels of the lens, do not count.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Shot:
     camera_from_world: np.ndarray
     mask: str | None = None
     held_out: bool | None = None
+    radius: float = float("inf")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

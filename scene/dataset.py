@@ -21,7 +21,7 @@ from .colmap import find_model, read_colmap
 from .photo_cache import PhotoCache
 from .photo_files import MaskFinder, PhotoFinder
 from .photo_store import default_folder, prune, stored
-from .photos import Photo, UnusablePhoto, probe, straightened
+from .photos import Photo, UnusablePhoto, probe, straightened, within_circle
 from .points import PointCloud
 from .transforms import has_transforms, read_transforms
 from .undistort import check_lens
@@ -306,12 +306,14 @@ def _photo(shot: Shot, path: Path, mask: Path | None, options: PhotoOptions) -> 
     }
     read = file.reader(mask=mask, **decides)
     masked = mask is not None or (file.transparent and options.alpha_masks)
+    if shot.radius < np.inf:
+        read, masked = within_circle(read, lens, shot.radius), True
     if lens.distorted:
         check_lens(lens, shot.name)
         read, masked = straightened(read, lens), True
         if options.store is not None:
             files = (path,) if mask is None else (path, mask)
-            read = stored(options.store, files, (lens, file.turned, decides), read)
+            read = stored(options.store, files, (lens, shot.radius, file.turned, decides), read)
     photo = Photo(width, height, read, masked=masked, cache=options.cache)
     return photo, options.resolution == -1 and width < file.width
 

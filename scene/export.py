@@ -119,7 +119,7 @@ def selection(source: Source, *, only: str | None, crop: Sequence[float] | None,
             raise UserError(f"--only {only}: this model has no labels (point_cloud.extra.npz); leave the flag out")
         kept &= source.labels == Label[only.upper()]
     if crop is not None:
-        kept &= _in_box(source.splats.means, crop) if len(crop) == 6 else _in_ball(source, crop[0])
+        kept &= _in_box(source.splats, crop) if len(crop) == 6 else _in_ball(source, crop[0])
     return kept
 
 
@@ -133,7 +133,11 @@ def export(path: Path, splats: SplatArrays, kind: str, *, start: html.Start, tit
         "glb": glb.write,
         "html": lambda path, splats: html.write(path, splats, start=start, title=title),
     }
-    return writers[kind](path, splats)
+    said = writers[kind](path, splats)
+    if kind not in ("ply", "html") and _origin(splats).any():
+        x, y, z = (f"{value:.15g}" for value in _origin(splats))
+        said.append(f"{kind} has no doubles: positions are relative to {x} {y} {z} in the dataset's coordinates")
+    return said
 
 
 def deviations(splats: SplatArrays, other: SplatArrays) -> dict[str, float]:
@@ -157,7 +161,7 @@ def deviations(splats: SplatArrays, other: SplatArrays) -> dict[str, float]:
 
 def starting_view(source: Source) -> html.Start:
     """Where to look from: the run's first camera at the focus of all, else from outside at the middle."""
-    cameras, geometry = _cameras(source.folder), _geometry(source.folder)
+    cameras, geometry = _cameras(source), _geometry(source.folder)
     if cameras and geometry:
         return html.Start(
             position=cameras[0].position,
@@ -190,8 +194,14 @@ def _check_crop(crop: Sequence[float] | None) -> None:
         )
 
 
-def _in_box(means: np.ndarray, box: Sequence[float]) -> np.ndarray:
-    return ((means >= np.array(box[:3])) & (means <= np.array(box[3:]))).all(axis=1)
+def _in_box(splats: SplatArrays, box: Sequence[float]) -> np.ndarray:
+    low, high = np.reshape(box, (2, 3)) - _origin(splats)
+    return ((splats.means >= low) & (splats.means <= high)).all(axis=1)
+
+
+def _origin(splats: SplatArrays) -> np.ndarray:
+    """Where in the world the zero of the means lies, [3]."""
+    return np.array(splats.tags.get("origin", (0.0, 0.0, 0.0)))
 
 
 def _in_ball(source: Source, radii: float) -> np.ndarray:
@@ -225,10 +235,11 @@ def _read_back(settings: argparse.Namespace, path: Path, splats: SplatArrays) ->
     return f"; read back, largest deviations: {figures} degrees"
 
 
-def _cameras(folder: Path | None) -> list[Camera]:
-    """Views of a run's cameras.json, held-out ones first; none where there is no such file."""
-    path = folder / "cameras.json" if folder is not None else None
-    return read_cameras(path) if path is not None and path.is_file() else []
+def _cameras(source: Source) -> list[Camera]:
+    """Views of a run's cameras.json as the means have their zero, held-out ones first; none where there is no file."""
+    path = source.folder / "cameras.json" if source.folder is not None else None
+    found = read_cameras(path) if path is not None and path.is_file() else []
+    return [camera.moved(_origin(source.splats)) for camera in found]
 
 
 def _geometry(folder: Path | None) -> dict:

@@ -140,6 +140,20 @@ class PhotoFile:
         return Photo(width, height, self.reader(**options), masked=masked)
 
 
+def within_circle(read: Callable[[int, int], Pixels], lens: Lens, radius: float) -> Callable[[int, int], Pixels]:
+    """A reader for which only pixels within `radius`, in pixels of the lens, of the principal point count."""
+
+    def inside(width: int, height: int) -> Pixels:
+        rgb, kept = read(width, height)
+        _, _, cx, cy = lens.pinhole
+        x = (np.arange(width) + 0.5) * (lens.width / width) - cx
+        y = (np.arange(height) + 0.5) * (lens.height / height) - cy
+        near = np.hypot(x, y[:, None]) <= radius
+        return Pixels(rgb, near if kept is None else kept & near)
+
+    return inside
+
+
 def straightened(read: Callable[[int, int], Pixels], lens: Lens) -> Callable[[int, int], Pixels]:
     """A reader that undoes the lens."""
 

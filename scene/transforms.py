@@ -115,6 +115,9 @@ class _File:
                 without.append(name)
                 continue
             mask = frame.get("mask_path")
+            radius = self.number({**self.content, **frame}, "fisheye_crop_radius", math.inf)
+            if not radius > 0:
+                raise self.wrong(f"fisheye_crop_radius is {radius:g}")
             shots.append(
                 Shot(
                     name=found[0] if found else name,
@@ -122,6 +125,7 @@ class _File:
                     camera_from_world=_camera_from_world(self._pose(frame, index), undo),
                     mask=_plain(mask) if isinstance(mask, str) and mask else None,
                     held_out=held_out,
+                    radius=radius,
                 )
             )
         return shots, without

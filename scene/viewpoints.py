@@ -11,7 +11,7 @@ from utils.errors import UserError
 
 from .cameras import Camera, SourceSize, pose
 from .colmap import find_model, read_model
-from .model_folder import read_cameras
+from .model_folder import ORIGIN, read_cameras
 from .view_geometry import view_geometry
 
 
@@ -32,13 +32,16 @@ def read_viewpoints(path: Path) -> list[Camera]:
     return sorted(cameras, key=lambda camera: camera.name)
 
 
-def camera_path(name: str, cameras: Sequence[Camera], frames: int) -> tuple[list[Camera], float | None]:
+def camera_path(
+    name: str, cameras: Sequence[Camera], frames: int, zero: np.ndarray = ORIGIN
+) -> tuple[list[Camera], float | None]:
     """The cameras of a path, and its frames per second where it has its own.
 
     Args:
         name: "ellipse" round the focus of `cameras`, "interp" through them in their order, or a path file.
         cameras: Views of the scene; what a path leaves open of its lens is as in the first of them.
         frames: Length of ellipse and interp.
+        zero: Where in the world the zero of `cameras` lies, [3]; path files are in the world.
 
     Raises:
         UserError: The file is not a camera path.
@@ -52,7 +55,8 @@ def camera_path(name: str, cameras: Sequence[Camera], frames: int) -> tuple[list
     else:
         path = trajectory.read_path(Path(name))
     pairs = enumerate(zip(path.poses, path.lenses, strict=True))
-    return [_on_path(f"{index:05d}", pose, lens, cameras[0]) for index, (pose, lens) in pairs], path.fps
+    views = [_on_path(f"{index:05d}", pose, lens, cameras[0]) for index, (pose, lens) in pairs]
+    return views if name in ("ellipse", "interp") else [view.moved(zero) for view in views], path.fps
 
 
 def _on_path(name: str, world_from_camera: np.ndarray, lens: trajectory.Lens, like: Camera) -> Camera:

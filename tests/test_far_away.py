@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A capture in UTM coordinates is trained as if it lay at zero, and what is written lies where the capture lies."""
+"""A capture in UTM coordinates is trained as if it lay at zero; what is written or asked for lies where it lies."""
 
 import json
 from pathlib import Path
@@ -10,6 +10,7 @@ from PIL import Image
 
 import render
 import train
+from scene import export
 from scene.dataset import load_scene
 from scene.ply import read_gaussians, read_points
 from scene.ply_container import read_vertices
@@ -104,6 +105,49 @@ def test_renders_look_the_same_from_the_run_and_from_its_files(models, tmp_path)
     words = ("--ply", model_ply(models[1]), "--cameras", models[1] / "cameras.json", "--output", tmp_path, "--quiet")
     assert run(render, *words) == 0
     assert np.abs(pictures(tmp_path)[[0, 8]] - far).max() <= 2 / 255
+
+
+def test_a_camera_path_of_a_file_lies_in_the_world(models, tmp_path):
+    entry, *_ = json.loads((models[1] / "cameras.json").read_text())
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = entry["rotation"], entry["position"]
+    (tmp_path / "path.json").write_text(json.dumps({"frames": [{"world_from_camera": pose.tolist()}]}))
+    ways = (
+        ("--ply", model_ply(models[1]), "--cameras", models[1] / "cameras.json", "--output", tmp_path / "from a file"),
+        ("-m", models[1]),
+    )
+    for way in ways:
+        assert run(render, *way, "--trajectory", tmp_path / "path.json", "--quiet") == 0
+    assert run(render, "-m", models[1], "--skip_train", "--quiet") == 0
+    view = plain(models[1] / "test" / "ours_12" / "renders" / "00000.png")
+    for folder in (tmp_path / "from a file", models[1] / "trajectory" / "ours_12"):
+        assert np.abs(plain(folder / "renders" / "00000.png") - view).max() <= 2 / 255
+
+
+def test_a_box_to_crop_to_lies_in_the_world(models, tmp_path):
+    box = np.array([-0.8, -0.7, -0.6, 0.7, 0.8, 0.9])
+    means = read_gaussians(model_ply(models[0])).means
+    wanted = ((means >= box[:3]) & (means <= box[3:])).all(axis=1).sum()
+    assert 5 < wanted < len(means) - 5
+    words = (models[1], "--format", "ply", "--output", tmp_path / "a.ply", "--quiet", "--crop")
+    assert run(export, *words, *(box + np.tile(UTM, 2))) == 0
+    assert abs(len(read_gaussians(tmp_path / "a.ply").means) - wanted) <= 2
+
+
+@pytest.mark.parametrize("kind", ["splat", "spz", "sog", "glb"])
+def test_a_format_without_doubles_says_what_its_positions_are_relative_to(models, tmp_path, capsys, kind):
+    far = models[1]
+    for model in models:
+        assert run(export, model, "--format", kind, "--output", tmp_path / f"a.{kind}", "--quiet") == 0
+    origin = read_gaussians(model_ply(far)).tags["origin"]
+    said = [line for line in capsys.readouterr().err.splitlines() if "relative to" in line]
+    assert len(said) == 1 and " ".join(f"{value:.0f}" for value in origin) in said[0]
+
+
+def test_the_page_begins_before_the_scene(models):
+    starts = [export.starting_view(export.open_source(model)) for model in models]
+    np.testing.assert_allclose(starts[1].position + read_gaussians(model_ply(models[1])).tags["origin"] - UTM,
+                               starts[0].position, atol=1e-6)  # fmt: skip
 
 
 def test_a_far_run_can_begin_with_a_far_model(captures, models, tmp_path):

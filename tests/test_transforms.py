@@ -135,6 +135,16 @@ def test_masks_of_frames_are_used_in_both_polarities(dataset, capture):
     assert all(camera.mask() is None for camera in read(dataset, masks=Path("none")).cameras)
 
 
+@pytest.mark.parametrize("changes", [{}, {"camera_model": "OPENCV_FISHEYE", "k1": 1e-9}, {"resolution": 2}])
+def test_only_the_circle_of_a_fisheye_counts(dataset, capture, changes):
+    step = changes.pop("resolution", 1)
+    content = transforms(capture) | {"fisheye_crop_radius": 9.0, **changes}
+    camera = read(write(dataset, content), resolution=step, masks=Path("none")).cameras[0]
+    x, y = (step * (np.arange(n // step) + 0.5) for n in (40, 30))
+    circle = np.hypot(x - 21, y[:, None] - 14) <= 9  # round the principal point
+    np.testing.assert_array_equal(camera.mask().numpy() > 0, circle)
+
+
 def names(cameras) -> list[str]:
     return [camera.name.removeprefix("images/").removesuffix(".png") for camera in cameras]
 
@@ -218,6 +228,7 @@ def test_the_same_real_capture_gives_the_same_views_from_both(shared_scenes):
         ({"fl_x": -3}, "fl_x"),
         ({"w": 1e12}, "w is"),
         ({"applied_scale": 0}, "applied_scale"),
+        ({"fisheye_crop_radius": 0}, "fisheye_crop_radius"),
         ({"applied_transform": [[1, 0, 0, 0]] * 3}, "applied_transform"),
         ({"camera_model": "EQUIRECTANGULAR"}, "EQUIRECTANGULAR"),
         ({"train_filenames": [3]}, "train_filenames"),
