@@ -195,6 +195,18 @@ def test_a_run_killed_after_its_last_step_still_gets_its_end(config):
         assert run.resume() == {"iteration": 40}
 
 
+def test_an_old_checkpoint_that_a_killed_run_did_not_get_to_delete_goes(config):
+    train(config, stop=25)
+    old = checkpoint.checkpoint_path(config.run.model_path, 20)
+    content = old.read_bytes()
+    train(asking(config, resume=True))
+    old.write_bytes(content)
+    log_file = config.run.model_path / "log.jsonl"
+    log_file.write_text("".join(log_file.read_text().splitlines(keepends=True)[:-1]))  # not finished yet
+    train(asking(config, resume=True))
+    assert list(checkpoint.checkpoints(config.run.model_path)) == [40, 30]
+
+
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(config, capsys):
     train(config, stop=25)
     newest = checkpoint.checkpoint_path(config.run.model_path, 20)

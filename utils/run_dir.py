@@ -45,7 +45,7 @@ class RunDir:
         self._config, self._run = config, config.run
         self._log = RunLog(self.path / "log.jsonl")
         self._progress = Progress(config.run.iterations, quiet=config.run.quiet)
-        self._stop = StopRequest()
+        self.stop = StopRequest()
         self._release: Callable[[], object] = lambda: None
         self._closing: ExitStack | None = None
         self._board = Board(self.path)
@@ -118,7 +118,7 @@ class RunDir:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             stack.callback(self._release)  # last
-            stack.enter_context(self._stop)
+            stack.enter_context(self.stop)
             stack.callback(self._progress.close)
             stack.callback(self._board.close)
             self._closing = stack.pop_all()
@@ -154,6 +154,7 @@ class RunDir:
         self.say(f"Output folder: {self.path}")
         saved, self._saved = self._saved, None
         if saved is not None:
+            checkpoint.prune(self.path, self._run.checkpoint_iterations)  # killed between a save and this
             elapsed = self._log.cut(self.iteration).get("elapsed")
             self._elapsed = elapsed if isinstance(elapsed, float) else 0.0
             self.say(f"Resuming from iteration {self.iteration}")
@@ -252,7 +253,7 @@ class RunDir:
         Raises:
             KeyboardInterrupt: after the checkpoint that Ctrl-C asked for.
         """
-        run, stopping = self._run, self._stop.asked
+        run, stopping = self._run, self.stop.asked
         due = iteration % run.checkpoint_every == 0 or iteration in (*run.checkpoint_iterations, run.iterations)
         if due or stopping:
             self._write_window()
