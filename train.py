@@ -3,7 +3,6 @@
 
 import sys
 from collections.abc import Sequence
-from statistics import fmean
 
 if __name__ == "__main__":
     from utils.startup import quiet_imports
@@ -19,6 +18,7 @@ from gaussian_renderer import render
 from phases.base import Phase
 from phases.milestones import Milestones
 from phases.optimizer import GEOMETRY
+from phases.ranks import OneProcess, joined
 from phases.schedule import schedule
 from phases.start import start
 from phases.state import Step, TrainingState
@@ -26,7 +26,6 @@ from scene.dataset import open_scene
 from scene.summary import describe
 from utils.command import run_command
 from utils.finite import check_finite
-from utils.run_dir import RunDir
 from vlm import check_detector
 
 
@@ -37,7 +36,7 @@ def train_step(state: TrainingState, phase: Phase) -> dict[str, float]:
     gaussians.sh_degree = max(gaussians.sh_degree, min(gaussians.max_sh_degree, phase.sh_degree(state)))
 
     judged = []
-    for camera, background in state.next_views():
+    for camera, background in state.ranks.each(state.next_views(), gaussians.rows):
         output = render(camera, gaussians, background, mult=state.config.pipeline.mult)
         step = Step(state.iteration, camera, camera.image(), camera.mask(), output)
         losses = phase.loss(state, step)
@@ -48,26 +47,32 @@ def train_step(state: TrainingState, phase: Phase) -> dict[str, float]:
         judged.append(values)
     check_finite(state.iteration, {f"gradient of {name}": gaussians.rows[name].grad for name in GEOMETRY})
 
-    phase.after_step(state)
+    state.ranks.lead(phase.after_step, state, phase)
     state.optimizer.step(gaussians, state.iteration, phase.windows(state))
-    return {name: fmean(values[name] for values in judged) for name in judged[0]}
+    return state.ranks.mean(judged, state.run.stop)
 
 
 def main(argv: Sequence[str]) -> None:
     """Train as the command line says."""
+    with joined() as ranks:
+        _train(argv, ranks)
+
+
+def _train(argv: Sequence[str], ranks: OneProcess) -> None:
     kinds = phases.available()
     config = parse(argv, kinds)
+    ranks.check(config)
     torch.set_num_threads(1)  # torch's own reductions depend on its threads; ours do not
     torch.autograd.set_detect_anomaly(config.run.detect_anomaly)
-    set_threads(config.run.threads)
+    set_threads(ranks.threads(config.run.threads))
 
-    with RunDir.open(config) as run:
+    with ranks.open_run(config) as run:
         check_detector(config.detector)
         scene = open_scene(config.data, config.run.threads)
         plan = schedule(config, kinds)
         for line in (*describe(scene), f"Backend: CPU, {resolve_threads(0)} threads"):
             run.say(line)
-        state = start(config, scene, run)
+        state = start(config, scene, run, ranks)
         milestones = Milestones(state, plan)
         for phase in plan.steps(state):
             losses = train_step(state, phase)

@@ -12,6 +12,7 @@ from scene.gaussian_model import SH_C0
 from scene.model_folder import save_gaussians, write_run_files
 from scene.points import PointCloud
 from utils.finite import check_finite
+from utils.metrics import hide
 from utils.report import write_report
 from utils.run_dir import EVERY
 
@@ -31,7 +32,13 @@ class Milestones:
         self._last = run.iterations
         self._tests = {*run.test_iterations, self._last}
         self._saves = {*run.save_iterations, self._last}
-        data = state.config.data
+        if state.ranks.first:
+            self._open()
+        state.ranks.share(state, plan)
+
+    def _open(self) -> None:
+        """Begin or go on writing."""
+        state, plan, data = self._state, self._plan, self._state.config.data
         folders = [] if data.source is None else [data.source / data.images, data.source]
         saved = state.run.resume(fingerprint(state.scene.cameras, folders))
         if saved is None:
@@ -62,8 +69,12 @@ class Milestones:
         )
 
     def after_step(self, phase: Phase, losses: dict[str, float]) -> None:
-        """Log the step, and whatever else is due at this iteration."""
+        """Log the step, and whatever else is due at this iteration; only one of several processes does."""
         state, iteration = self._state, self._state.iteration
+        if not state.ranks.first:
+            if state.run.stop.asked:
+                raise KeyboardInterrupt
+            return
         state.run.step(iteration, phase=phase.name, losses=losses, gaussians=len(state.gaussians))
         if iteration % EVERY == 0:
             self._check()
@@ -73,6 +84,8 @@ class Milestones:
 
     def finish(self) -> None:
         """Measure and save the result, write the report; the run is over."""
+        if not self._state.ranks.first:
+            return
         self._state.run.log(optimizer_steps=self._state.optimizer.steps["means"])
         self._measure_and_save(self._last)
         page = write_report(self._state.run.path)
@@ -114,7 +127,7 @@ class Milestones:
         )
         for view in views[:5]:
             state.run.picture(f"{split}_view_{view.name}/render", state.render(view).image)
-            state.run.picture(f"{split}_view_{view.name}/ground_truth", view.image())
+            state.run.picture(f"{split}_view_{view.name}/ground_truth", hide(view.image(), view.mask()))
 
     @torch.no_grad()
     def _save(self) -> None:

@@ -31,10 +31,10 @@ class PhaseSchedule:
             if phase.end < state.iteration:
                 continue
             if phase.start == state.iteration + 1:
-                phase.on_start(state)
+                state.ranks.lead(phase.on_start, state, phase)
             while state.iteration < phase.end:
                 yield phase
-            phase.on_end(state)
+            state.ranks.lead(phase.on_end, state, phase)
 
     def state_dict(self) -> list[dict[str, Any]]:
         """What the phases remember, in order."""

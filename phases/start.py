@@ -20,10 +20,11 @@ from utils.run_dir import RunDir
 
 from .density import DensityControl
 from .optimizer import Optimizer
+from .ranks import OneProcess
 from .state import TrainingState
 
 
-def start(config: Config, scene: Scene, run: RunDir) -> TrainingState:
+def start(config: Config, scene: Scene, run: RunDir, ranks: OneProcess | None = None) -> TrainingState:
     """The state before the first iteration."""
     generator = torch.Generator().manual_seed(config.run.seed)
     geometry = view_geometry(scene.train_cameras)
@@ -38,6 +39,7 @@ def start(config: Config, scene: Scene, run: RunDir) -> TrainingState:
         optimizer=Optimizer(gaussians, config, scale),
         generator=generator,
         run=run,
+        ranks=ranks or OneProcess(),
     )
     state.density = DensityControl(state)
     return state

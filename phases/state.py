@@ -20,6 +20,7 @@ from utils.run_dir import RunDir
 
 from .density import DensityControl
 from .optimizer import Optimizer
+from .ranks import OneProcess
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class TrainingState:
     generator: torch.Generator
     run: RunDir
     density: DensityControl = field(init=False)
+    ranks: OneProcess = field(default_factory=OneProcess)
     iteration: int = 0
     pending_cameras: list[int] = field(default_factory=list)
 
@@ -68,8 +70,8 @@ class TrainingState:
     def next_views(self) -> list[tuple[Camera, Tensor]]:
         """The next step's training views, each with the colour [3] behind the scene."""
         views = [(self._next_camera(), self.background()) for _ in range(self.config.optim.views_per_step)]
-        coming = [self.scene.train_cameras[index] for index in self.pending_cameras[: -AHEAD - 1 : -1]]
-        self.scene.expect([*(camera for camera, _ in views), *coming])
+        coming = [self.scene.train_cameras[index] for index in self.ranks.mine(self.pending_cameras[::-1])[:AHEAD]]
+        self.scene.expect([*(camera for camera, _ in self.ranks.mine(views)), *coming])
         return views
 
     def _next_camera(self) -> Camera:

@@ -27,6 +27,8 @@ class Rows:
     def __init__(self) -> None:
         self._data: dict[str, Tensor] = {}
         self._columns: dict[str, Column] = {}
+        self.changes = 0
+        """How often rows came or went."""
 
     def add(
         self,
@@ -71,6 +73,7 @@ class Rows:
         fresh = fresh or {}
         if unknown := fresh.keys() - self._data.keys():
             raise KeyError(f"no such column: {', '.join(sorted(unknown))}")
+        self.changes += 1
         counts = {len(rows) for rows in fresh.values()} or {0}
         if len(counts) > 1:
             raise ValueError(f"fresh columns differ in length: {sorted(counts)}")

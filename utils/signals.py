@@ -15,10 +15,14 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StopRequest:
-    """Within the block, `asked` says whether a signal has come; a second one raises KeyboardInterrupt."""
+    """Within the block, `asked` says whether a signal has come; a second one raises KeyboardInterrupt.
 
-    def __init__(self) -> None:
-        self.asked = False
+    One of several processes is not `alone`: there a signal is `heard`, and `asked` is set when all know of it.
+    """
+
+    def __init__(self, *, alone: bool = True, quiet: bool = False) -> None:
+        self.alone, self._quiet = alone, quiet
+        self.heard = self.asked = False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -34,10 +38,11 @@ class StopRequest:
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
             _print_nowhere()  # kernel and shell each send one, so it never counts as the second
-        elif self.asked:
+        elif self.heard:
             raise KeyboardInterrupt
-        self.asked = True
-        print("\nStopping after this step; once more stops at once.", file=sys.stderr)
+        self.heard, self.asked = True, self.asked or self.alone
+        if not self._quiet:
+            print("\nStopping after this step; once more stops at once.", file=sys.stderr)
 
 
 def _print_nowhere() -> None:
