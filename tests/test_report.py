@@ -3,6 +3,7 @@
 
 import base64
 import hashlib
+import io
 import json
 import re
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.synthetic_run import HOSTILE, geometry, write_run
 from utils.report import main, write_report
@@ -81,6 +83,21 @@ def test_each_shown_view_has_render_photo_and_error(page):
     views, snapshots, audited = 4 * 3, 4, 2 * (2 * 3 + 2)
     assert len(images) == views + snapshots + audited
     assert all(image["alt"] for image in images)
+
+
+def test_what_a_mask_hides_is_no_error(tmp_path):
+    run = write_run(tmp_path / "run")
+    folder = run / "test" / "ours_3000"
+    (folder / "masks").mkdir()
+    for photo in (folder / "gt").iterdir():
+        with Image.open(photo) as image:
+            Image.new("L", image.size, 0).save(folder / "masks" / photo.name)
+    images = [attributes for name, attributes in Page(write_report(run).read_text()).elements if name == "img"]
+    errors = [image["src"].partition("base64,")[2] for image in images if image["alt"] == "Error"]
+    assert errors
+    for data in errors:
+        with Image.open(io.BytesIO(base64.b64decode(data))) as image:
+            assert max(high for _, high in image.getextrema()) < 16
 
 
 def test_the_worst_view_comes_first_and_the_best_last(page, run):

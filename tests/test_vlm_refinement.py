@@ -17,6 +17,7 @@ from phases.lifting import Mark, flagged, lift, look_at_view, shown
 from phases.schedule import PhaseSchedule
 from phases.vlm_refinement import VlmRefinement
 from scene.gaussian_model import Label
+from scene.photos import Photo
 from train import train_step
 from vlm.defects import Box
 from vlm.residual import ResidualDetector
@@ -88,6 +89,26 @@ def test_need_lies_where_the_error_is(state):
     need, visibility = survey(state)
     assert need[DEFECT].mean() > 5 * need[80:].mean()
     assert visibility.shape == (9, len(need)) and visibility.max() == 1
+
+
+def test_what_masks_hide_is_neither_needed_nor_shown_nor_accepted(tmp_path, state):
+    bare, _ = survey(state)
+    hidden, cameras = [], []
+    for index, camera in enumerate(state.scene.train_cameras):
+        hidden.append(cv2.dilate(seen_defect(state, index).numpy().astype(np.uint8), np.ones((9, 9))) > 0)
+        rgb = (camera.image().permute(1, 2, 0) * 255 + 0.5).to(torch.uint8).numpy()
+        cameras.append(replace(camera, photo=Photo.in_memory(rgb, ~hidden[-1])))
+    state.scene = replace(state.scene, train_cameras=tuple(cameras))
+    need, _ = survey(state)
+    assert need[DEFECT].mean() < 0.1 * bare[DEFECT].mean()
+    for index in range(len(cameras)):
+        look = look_at_view(state, index)
+        assert torch.equal(look.photo[:, hidden[index]], look.render[:, hidden[index]])
+    phase(rounds=1).on_start(state)
+    places = {camera.name: index for index, camera in enumerate(cameras)}
+    for record in records(tmp_path / "run"):
+        boxes = [Box(*box["bbox"]) for box in record["boxes"] if box["accepted"]]
+        assert not any(hidden[places[record["view"]]][box.cut(36, 48)].mean() > 0.5 for box in boxes)
 
 
 def test_the_first_view_shown_sees_the_defect(state):

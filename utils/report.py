@@ -146,7 +146,10 @@ def _view(folder: Path, name: str, psnr: float | None, photo_name: str | None) -
         return Markup("")
     label = Path(name).stem + (f" · {psnr:.2f} dB" if psnr is not None else "")
     photo_label = f"Photo {photo_name}" if photo_name else "Photo"
-    error = error_map(render, photo)
+    mask = load(folder / "masks" / name)
+    counts = mask >= 128 if mask is not None and mask.shape == photo.shape else True
+    photo = photo * counts
+    error = error_map(render * counts, photo)
     return tag(
         "div",
         figure(render, f"Render {label}"),
