@@ -26,6 +26,9 @@ from .lens import Lens
 from .photo_cache import PhotoCache
 from .undistort import undistorted
 
+# What OpenCV says about a damaged TIFF fills a page, and a refusal is one line.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
 OPAQUE = 128
 """Alpha from which a pixel of a transparent photo counts."""
 

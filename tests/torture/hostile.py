@@ -462,6 +462,23 @@ def _within_a_minute() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Libraries that write to stderr themselves make more than one line of a refusal."""
+    with tempfile.TemporaryFile() as said:
+        before = os.dup(2)
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            size = said.seek(0, os.SEEK_END)
+            said.seek(0)
+            if size:
+                raise EscapeError(f"said on stderr: {said.read()[:200]!r}")
+
+
 # --- the run --------------------------------------------------------------------------------------------------------
 
 
@@ -477,7 +494,7 @@ def attempt(seed: int) -> tuple[str, str | None, bool]:
         box = Path(os.path.realpath(folder))
         Image.new("RGB", SIZE).save(box / "secret.png")
         try:
-            with _within_a_minute(), contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            with _within_a_minute(), _silent(), contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 read = kind(rng, box)
                 GUARD.box = box
