@@ -18,7 +18,7 @@ from torch import Tensor
 from scene.gaussian_model import PARAMETERS, GaussianModel
 
 from .every import NEVER, Every
-from .scores import blend_weights, score_gaussians
+from .scores import contributions, score_gaussians
 
 if TYPE_CHECKING:
     from .state import Step, TrainingState
@@ -222,11 +222,11 @@ class DensityControl:
         self.finish(state)
 
     def keep_contributors(self, state: TrainingState) -> None:
-        """Keep the rows with the largest blend weight summed over all training views, drop the others."""
+        """Keep the rows that contribute most to the training views, drop the others."""
         self.peak = max(self.peak, len(state.gaussians))
         self.target = self._optim.cap_max or max(1, round(self._optim.keep_share * self.peak))
         if len(state.gaussians) > self.target:
-            order = blend_weights(state).argsort(descending=True, stable=True)
+            order = contributions(state).argsort(descending=True, stable=True)
             state.gaussians.rows.gather_append(order[: self.target].sort().values)
         self.finish(state)
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import cv2
+import numpy as np
 import torch
 from diff_gaussian_rasterization.losses import photometric
 from torch import Tensor
@@ -16,6 +18,11 @@ if TYPE_CHECKING:
     from scene.cameras import Camera
 
     from .state import TrainingState
+
+PLAIN = 0.3
+"""Worth of a pixel without detail, where the mean of the detail is 1."""
+DETAIL_WIDTH = 0.01
+"""Standard deviation of what counts as a pixel's surroundings, in longer sides of the photo."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +75,21 @@ def _wrong_pixels(state: TrainingState, camera: Camera) -> tuple[Tensor, float]:
 
 
 @torch.no_grad()
-def blend_weights(state: TrainingState) -> Tensor:
-    """Blend weight of each Gaussian summed over all pixels of all training views that count, [N]."""
+def contributions(state: TrainingState) -> Tensor:
+    """What each Gaussian gives to the training views: its blend weights in all pixels times their worth, [N]."""
     total = torch.zeros(len(state.gaussians), dtype=torch.float64)
     for camera in state.scene.train_cameras:
-        mask = camera.mask()
-        if mask is None:
-            total += state.render(camera, want_weights=True).summed_weights
-        else:
-            total += scatter(camera, state.gaussians, mask[None], mult=state.config.pipeline.mult)[:, 0]
+        worth, mask = PLAIN + detail(camera.image()), camera.mask()
+        worth = worth if mask is None else worth * mask
+        total += scatter(camera, state.gaussians, worth[None], mult=state.config.pipeline.mult)[:, 0]
     return total
+
+
+def detail(photo: Tensor) -> Tensor:
+    """How far each pixel of a photo [3, H, W] is from its surroundings' brightness, over the mean of that; [H, W].
+
+    A plain surface is drawn as well by fewer Gaussians: what overlaps it takes the place of one that goes.
+    """
+    grey = photo.mean(0).numpy()
+    fine = torch.from_numpy(np.abs(grey - cv2.GaussianBlur(grey, (0, 0), DETAIL_WIDTH * max(grey.shape))))
+    return fine / fine.mean().clamp_min(1e-6)

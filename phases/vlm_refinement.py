@@ -29,7 +29,7 @@ from .every import Every
 from .holes import hole_masks, seed_holes
 from .inspection import inspect, still_wrong
 from .lifting import Look, Mark, flagged, lift, shown
-from .scores import blend_weights
+from .scores import contributions
 from .state import Step, TrainingState
 
 FLAGGED = 0.35
@@ -188,7 +188,7 @@ class VlmRefinement(Phase):
         wanted = int(ROOM * len(state.gaussians))
         if room is None or room >= wanted:
             return
-        order = blend_weights(state).argsort(descending=True, stable=True)
+        order = contributions(state).argsort(descending=True, stable=True)
         state.gaussians.rows.gather_append(order[: len(order) - wanted + room].sort().values)
         state.density.finish(state)
 

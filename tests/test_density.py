@@ -6,7 +6,7 @@ import tiny
 import torch
 
 from phases.density import rotate
-from phases.scores import normalised, score_gaussians
+from phases.scores import PLAIN, contributions, detail, normalised, score_gaussians
 from scene.gaussian_model import Label
 
 
@@ -104,6 +104,26 @@ def test_keeping_takes_the_largest_contributors(tmp_path):
     state.density.keep_contributors(state)
     assert len(model) == 30
     assert (model.opacities > 0.05).all()
+
+
+def test_a_pixel_with_detail_counts_for_more_than_a_plain_one():
+    photo = torch.full((3, 30, 60), 0.5)
+    photo[:, :, ::2] += 0.4 * (torch.arange(60)[::2] >= 30)  # stripes on the right half
+    worth = detail(photo)
+    assert worth.mean().item() == pytest.approx(1, abs=1e-4)
+    assert worth[:, :25].max() < 1e-3
+    assert worth[:, 35:].min() > 1
+    assert (detail(torch.full((3, 8, 8), 0.3)) == 0).all()
+
+
+def test_contributions_are_blend_weights_times_worth_over_all_views(state):
+    expected = torch.zeros(len(state.gaussians))
+    for camera in state.scene.train_cameras:
+        worth = PLAIN + detail(camera.image())
+        rows = torch.eye(len(expected))  # a channel for each Gaussian draws its blend weights
+        drawn = [state.render(camera, features=part).features for part in rows.split(20, dim=1)]
+        expected += (torch.cat(drawn) * worth).sum((1, 2)).detach()
+    assert torch.allclose(contributions(state).float(), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_cap_is_never_exceeded_by_more_than_the_factor_of_two(tmp_path):
