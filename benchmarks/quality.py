@@ -4,8 +4,8 @@
     python benchmarks/quality.py --scenes DIR... --methods none,all --seeds 1,2 --iterations 4000 -r 300 --out OUT
 
 A method is a row of flags. Every run is a folder `OUT/<scene>/<method>/seed<k>`; a finished one is never
-repeated, an interrupted one is resumed. Writes `results.json` and `table.md` into OUT. Processor time and peak
-memory are those of the training process; nothing depends on what else the machine does.
+repeated, an interrupted one is resumed. Writes `results.json`, `table.md` and `report.html` into OUT. Processor
+time and peak memory are those of the training process; nothing depends on what else the machine does.
 """
 
 import argparse
@@ -48,6 +48,17 @@ METHODS: dict[str, str] = {
     "ambient-nowall": "--phases main,ambient --ambient_shape none",
 }
 """Flags of each method; a new one is a new row."""
+
+BUDGETS = (3_000, 6_000, 12_000, 24_000, 48_000)
+METHODS |= {
+    f"{name}@{budget}": f"{flags} --cap_max {budget}"
+    for name, flags in {
+        "ours": METHODS["all-residual"],
+        "fastgs": METHODS["fastgs-step1"],
+        "fastgs-sfm": METHODS["fastgs-sfm-step1"],
+    }.items()
+    for budget in BUDGETS
+}
 
 REFERENCE = "all-residual"
 """Its first inspection's regions, carried in 3D into the held-out views, are where `flagged_gain` is measured."""
@@ -229,6 +240,8 @@ def _cell(rows: Sequence[dict[str, Any]], figure: str) -> str:
 
 def main() -> None:
     """Run what is missing, then write the table."""
+    from benchmarks.quality_report import report
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", nargs="+", type=Path, required=True)
     parser.add_argument("--methods", type=lambda text: text.split(","), default=list(METHODS))
@@ -253,6 +266,7 @@ def main() -> None:
             (args.out / "table.md").write_text(summary(results, args))
             rows = [{"scene": s, "method": m, "seed": k, **r} for (s, m, k), r in results.items()]
             (args.out / "results.json").write_text(json.dumps(rows, indent=1))
+            (args.out / "report.html").write_text(report(rows, FIGURES, args.out), encoding="utf-8")
     sys.stdout.write(summary(results, args))
 
 

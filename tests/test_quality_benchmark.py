@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.quality import METHODS, REFERENCE, Run, flagged_gain, summary
+from benchmarks.quality_report import report
 from utils.pictures import write_png
 
 
@@ -53,3 +54,15 @@ def test_every_method_is_a_command_that_is_understood(tmp_path):
 
     for flags in METHODS.values():
         parse(["--source", str(tmp_path), "--model_path", "m", *flags.split()], phases.available())
+
+
+def test_the_report_draws_a_curve_for_each_start_and_shows_renders_beside_the_photo(tmp_path):
+    methods = {"fastgs": 90, "ours@3000": 30, "ours@6000": 10}
+    rows = []
+    for count, (method, error) in enumerate(methods.items()):
+        finished(tmp_path, method, error)
+        rows.append({"scene": "scene", "method": method, "seed": 1, "psnr": 20.0 + count, "gaussians": 3000 * count})
+    text = report(rows, ("psnr", "gaussians"), tmp_path)
+    assert text.count("<polyline") == 1, "one method has budgets"
+    assert text.count("<img") == 1 + len(methods), "one view, the worst and the middle one"
+    assert "21.000" in text and "6000" in text
