@@ -32,6 +32,9 @@ STOPS = 0.6
 DARK, FLAT = 8.0, 2.0
 """Mean level and standard deviation, of 255, below which a photo shows nothing."""
 
+TELLING = 200
+"""Features from which it says something that a view matches no other one; thumbnails have fewer, photos a thousand."""
+
 MOSTLY_MASKED = 0.05
 """Share of kept pixels below which a view says little."""
 
@@ -84,8 +87,9 @@ def _overlap(looks: Sequence[Look], pairs: Sequence[Pair]) -> list[Doubt]:
     if len(looks) < 2:
         return []
     together = groups(len(looks), pairs)
-    alone = [looks[group[0]].camera.name for group in together if len(group) == 1]
-    islands = [group for group in together if len(group) > 1]
+    telling = [group for group in together if any(len(looks[index].places) >= TELLING for index in group)]
+    alone = [looks[group[0]].camera.name for group in telling if len(group) == 1]
+    islands = [group for group in telling if len(group) > 1]
     if len(alone) > len(looks) / 2:
         text = (
             f"{len(alone)} of {len(looks)} views show nothing that was found in another one: take photos that overlap"
@@ -96,7 +100,7 @@ def _overlap(looks: Sequence[Look], pairs: Sequence[Pair]) -> list[Doubt]:
         sizes = " and ".join(str(len(group)) for group in islands)
         others = tuple(looks[index].camera.name for group in islands[1:] for index in group)
         text = f"{len(islands)} groups of views ({sizes}) show nothing in common: {named(others)} are not with"
-        found.append(Doubt("groups", f"{text} the largest; add photos between them, or train them apart", others))
+        found.append(Doubt("groups", f"{text} the largest; add the photos between them", others))
     if alone:
         text = f"{len(alone)} views show nothing that was found in another one: {named(alone)}"
         found.append(Doubt("alone", text, tuple(alone)))

@@ -5,6 +5,7 @@ Two posed views tell for every point of one on which line of the other it must l
 9). Matches that some pair of poses explains, but not the given one, accuse the poses.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,9 +29,13 @@ NEIGHBOURS = 5
 STRANGERS = 8
 """Views that a view without any match is compared with besides."""
 
-FEW, ENOUGH, PLAIN_SHARE = 12, 24, 0.3
-"""Matches that agree with the given poses, that agree with any poses, and their share of all matches, from which two
-views show the same things."""
+FEW, ENOUGH, PLAIN_SHARE = 8, 24, 0.3
+"""Matches that agree with the given poses, that agree with any poses, and the share of all matches from which two views
+show the same things without further questions."""
+
+CHANCE, SURE = 0.1, 6.0
+"""Share of false matches that agree with any poses (4 to 10 % on real captures), and standard deviations above it from
+which the given poses are no chance: 8 of 10 matches, or 28 of 100."""
 
 CLEAR = 0.8
 """Distance of the best match over that of the next best."""
@@ -57,11 +62,12 @@ class Look:
 
 @dataclass(frozen=True)
 class Pair:
-    """What two views have in common; `brighter` is the base-2 logarithm of first over second."""
+    """What two views have in common, and how many matches say so; `brighter` is log2 of the first over the second."""
 
     first: int
     second: int
     verdict: Verdict
+    matches: int
     brighter: float
 
 
@@ -106,19 +112,22 @@ def accused(pairs: Sequence[Pair]) -> list[int]:
     """Views whose pose disagrees with most of those that show the same things, worst first.
 
     A wrong pose also speaks against its innocent neighbours, so the worst view is taken out before the others are
-    looked at. One pair alone accuses nobody: repeated windows may have been taken for each other.
+    looked at. Matches are counted, not pairs: a neighbour with hundreds of them says more than a far view with dozens.
+    One pair alone accuses nobody: repeated windows may have been taken for each other.
     """
     left = [pair for pair in pairs if pair.verdict != "nothing"]
     found: list[int] = []
     while True:
-        against, total = {}, {}
+        total, against, pairs_against = Counter(), Counter(), Counter()
         for pair in left:
+            wrong = pair.verdict == "disagree"
             for index in (pair.first, pair.second):
-                total[index] = total.get(index, 0) + 1
-                against[index] = against.get(index, 0) + (pair.verdict == "disagree")
-        shares = {index: (against[index] / total[index], against[index]) for index in total}
+                total[index] += pair.matches
+                against[index] += pair.matches * wrong
+                pairs_against[index] += wrong
+        shares = {index: (against[index] / total[index], against[index]) for index in total if pairs_against[index] > 1}
         worst = max(shares, key=lambda index: (shares[index], -index), default=None)
-        if worst is None or shares[worst][0] <= 0.5 or shares[worst][1] < 2:
+        if worst is None or shares[worst][0] <= 0.5:
             return found
         found.append(worst)
         left = [pair for pair in left if worst not in (pair.first, pair.second)]
@@ -167,13 +176,19 @@ def _shared_views(cameras: Sequence[Camera]) -> np.ndarray:
 def _pair(looks: Sequence[Look], i: int, j: int) -> Pair:
     first, second = _matches(looks[i], looks[j])
     near = _agree(looks[i].camera, looks[j].camera, first, second)
-    if near.sum() >= FEW and near.mean() >= PLAIN_SHARE:  # hardly by chance: lines cover few pixels
-        return Pair(i, j, "agree", _brighter(looks[i], looks[j], first[near], second[near]))
-    good = _of_one_geometry(first, second)
-    if good.sum() < max(ENOUGH, PLAIN_SHARE * len(first)):
-        return Pair(i, j, "nothing", 0.0)
-    verdict: Verdict = "agree" if near[good].mean() >= 0.5 else "disagree"
-    return Pair(i, j, verdict, _brighter(looks[i], looks[j], first[good], second[good]))
+    by_chance = CHANCE * len(near) + SURE * np.sqrt(CHANCE * (1 - CHANCE) * len(near))
+    sure = near.sum() >= max(FEW, by_chance)
+    if not sure or near.mean() < PLAIN_SHARE:
+        good = _of_one_geometry(first, second)
+        if good.sum() >= max(ENOUGH, PLAIN_SHARE * len(first)):
+            verdict: Verdict = "agree" if near[good].mean() >= 0.5 else "disagree"
+            return _pair_of(looks, i, j, verdict, first[good], second[good])
+    return _pair_of(looks, i, j, "agree" if sure else "nothing", first[near], second[near])
+
+
+def _pair_of(looks: Sequence[Look], i: int, j: int, verdict: Verdict, a: np.ndarray, b: np.ndarray) -> Pair:
+    """A pair, and the matches [M, 2] that tell what it has in common."""
+    return Pair(i, j, verdict, len(a), _brighter(looks[i], looks[j], a, b))
 
 
 def _of_one_geometry(first: np.ndarray, second: np.ndarray) -> np.ndarray:
