@@ -33,6 +33,7 @@ from tqdm import tqdm
 from arguments import DataConfig, store
 from gaussian_renderer import RenderOutput
 from gaussian_renderer import render as render_view
+from gaussian_renderer.backend import choose_backend
 from scene.cameras import Camera
 from scene.dataset import Scene, open_scene, training_size
 from scene.gaussian_model import GaussianModel
@@ -115,8 +116,6 @@ def _check(settings: argparse.Namespace) -> None:
         raise UserError("--ply needs --cameras: a cameras.json, or a folder with a COLMAP model")
     if settings.video is not None and settings.trajectory is None:
         raise UserError("--video needs --trajectory: ellipse, interp or a file")
-    if settings.backend == "cuda":
-        raise UserError("--backend cuda: not supported yet; leave it at auto")
     for name in ("frames", "fps", "mult"):
         value = getattr(settings, name)
         if value is not None and not 0 < value < math.inf:
@@ -127,7 +126,7 @@ def _render_run(settings: argparse.Namespace) -> None:
     """A run's folder: its views, or a path among them."""
     trained = load_model(settings.model_path, settings.iteration)
     data, mult = run_settings(settings, trained.settings)
-    model = _model(trained.splats, data.white_background, mult)
+    model = _model(trained.splats, data.white_background, mult, _device(settings))
     name = f"ours_{trained.iteration}"
     scene = open_scene(data)
     if settings.trajectory is not None:
@@ -151,7 +150,7 @@ def _splits(settings: argparse.Namespace, scene: Scene) -> dict[str, tuple[Camer
 def _render_ply(settings: argparse.Namespace) -> None:
     """A PLY from anywhere, seen from given places."""
     splats = read_splats(settings.ply)
-    model = _model(splats, settings.white_background, settings.mult)
+    model = _model(splats, settings.white_background, settings.mult, _device(settings))
     cameras = [camera.moved(model.zero) for camera in read_viewpoints(settings.cameras)]
     if settings.resolution is not None:
         sizes = [training_size(camera.width, camera.height, settings.resolution) for camera in cameras]
@@ -185,7 +184,15 @@ def _strangers_data(cfg_args: dict[str, Any]) -> DataConfig:
     return DataConfig(source=Path(source) if isinstance(source, str) and source else None, **known)
 
 
-def _model(splats: SplatArrays, white_background: bool | None, mult: float | None) -> Model:
+def _device(settings: argparse.Namespace) -> torch.device:
+    """Where to draw."""
+    backend = choose_backend(settings.backend)
+    if not settings.quiet:
+        print(f"Backend: {backend.told}")
+    return backend.device
+
+
+def _model(splats: SplatArrays, white_background: bool | None, mult: float | None, device: torch.device) -> Model:
     """What flags leave open comes from the PLY's comments, else it is as in plain 3DGS: black, full footprint."""
     parameters = {name: torch.from_numpy(array) for name, array in splats.parameters().items()}
     degrees = {"max_sh_degree": splats.max_sh_degree, "sh_degree": splats.sh_degree}
@@ -193,8 +200,8 @@ def _model(splats: SplatArrays, white_background: bool | None, mult: float | Non
     if white_background is not None:
         background = (float(white_background),) * 3
     return Model(
-        gaussians=GaussianModel(parameters, **degrees),
-        background=torch.tensor(background, dtype=torch.float32),
+        gaussians=GaussianModel(parameters, **degrees, device=device),
+        background=torch.tensor(background, dtype=torch.float32, device=device),
         mult=float(mult or splats.tags.get("mult", 1.0)),
         zero=np.array(splats.tags.get("origin", (0.0, 0.0, 0.0))),
     )

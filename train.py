@@ -10,11 +10,12 @@ if __name__ == "__main__":
     quiet_imports()
 
 import torch
-from diff_gaussian_rasterization import resolve_threads, set_threads
+from diff_gaussian_rasterization import set_threads
 
 import phases
 from arguments import parse
 from gaussian_renderer import render
+from gaussian_renderer.backend import choose_backend
 from phases.base import Phase
 from phases.milestones import Milestones
 from phases.optimizer import GEOMETRY
@@ -38,7 +39,7 @@ def train_step(state: TrainingState, phase: Phase) -> dict[str, float]:
     judged = []
     for camera, background in state.ranks.each(state.next_views(), gaussians.rows):
         output = render(camera, gaussians, background, mult=state.config.pipeline.mult)
-        step = Step(state.iteration, camera, camera.image(), camera.mask(), output)
+        step = Step(state.iteration, camera, *state.photo(camera), output)
         losses = phase.loss(state, step)
         values = {name: value.item() for name, value in losses.items()}
         check_finite(state.iteration, {f"loss {name}": value for name, value in values.items()})
@@ -65,14 +66,15 @@ def _train(argv: Sequence[str], ranks: OneProcess) -> None:
     torch.set_num_threads(1)  # torch's own reductions depend on its threads; ours do not
     torch.autograd.set_detect_anomaly(config.run.detect_anomaly)
     set_threads(ranks.threads(config.run.threads))
+    backend = choose_backend(config.run.backend, config.data.data_device)
 
     with ranks.open_run(config) as run:
         check_detector(config.detector)
-        scene = open_scene(config.data, config.run.threads)
+        scene = open_scene(config.data, config.run.threads, backend.device)
         plan = schedule(config, kinds)
-        for line in (*describe(scene), f"Backend: CPU, {resolve_threads(0)} threads"):
+        for line in (*describe(scene), f"Backend: {backend.told}"):
             run.say(line)
-        state = start(config, scene, run, ranks)
+        state = start(config, scene, run, ranks, device=backend.device)
         milestones = Milestones(state, plan)
         for phase in plan.steps(state):
             losses = train_step(state, phase)

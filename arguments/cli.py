@@ -141,9 +141,6 @@ def _check_given(given: Mapping[str, Any], settings: Sequence[Setting]) -> None:
 def _check_whole(given: Mapping[str, Any], phase_classes: Mapping[str, type]) -> None:
     """What concerns more than one setting, or the machine."""
     _check_source(given.get("data.source"))
-    for key in ("data.data_device", "run.backend"):
-        if given.get(key) == "cuda":
-            raise UserError(f"--{key.partition('.')[2]} cuda: not supported yet; leave it out to run on the CPU")
     if given.get("data.resolution") == 0:
         raise UserError("--resolution 0: give -1, a divisor of 1, 2, 4 or 8, or a width in pixels")
     _check_schedule(given)

@@ -50,7 +50,9 @@ class DataConfig:
     photo_store: Path | None = setting(
         None, "Folder for undistorted photos, outside the dataset; default in ~/.cache; none for none."
     )
-    data_device: Literal["cpu", "cuda"] = setting("cpu", "Where decoded photos are kept.")
+    data_device: Literal["cpu", "cuda"] = setting(
+        "cpu", "Where decoded photos are kept; on a card they are fetched no more, and take --cache_gb of it."
+    )
     depths: str = setting("", "Folder of depth maps.", flags=("-d",), supported=False)
     train_test_exp: bool = setting(False, "Exposure trained on test views.", supported=False)
 
@@ -75,7 +77,9 @@ class RunConfig:
     threads: int = setting(
         0, "Threads of native code and workers; 0 takes all cores. Results do not depend on it.", low=0, high=256
     )
-    backend: Literal["auto", "cpu", "cuda"] = setting("auto", "Where to render.")
+    backend: Literal["auto", "cpu", "cuda"] = setting(
+        "auto", "Where to train; auto takes an NVIDIA card where that works, and says why where it does not."
+    )
     checkpoint_every: int = setting(1_000, "Iterations between checkpoints; the newest two are kept.", low=1)
     checkpoint_iterations: tuple[int, ...] = setting((), "Iterations whose checkpoint is kept for good.")
     test_iterations: tuple[int, ...] = setting(

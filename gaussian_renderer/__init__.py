@@ -72,7 +72,7 @@ def render(
         want_weights: Also the largest and the summed blend weight of each Gaussian.
         count_mask: Pixels [H, W]; counts the blends of each Gaussian with the non-zero ones.
     """
-    means2d = torch.zeros(len(gaussians), 4, requires_grad=torch.is_grad_enabled())
+    means2d = torch.zeros(len(gaussians), 4, device=gaussians.device, requires_grad=torch.is_grad_enabled())
     drawn = rasterize(
         gaussians.means,
         gaussians.quats,

@@ -179,7 +179,7 @@ class Ambient(Phase):
 
 def _look(state: TrainingState, camera: Camera) -> _Look:
     """Render a view and compare it with its photo; masked pixels are neither empty nor wrong."""
-    output, photo, mask = state.render(camera), camera.image(), camera.mask()
+    output, (photo, mask) = state.render(camera), state.photo(camera)
     error = (output.image - photo).abs().mean(0)
     empty = output.alpha < EMPTY
     bad = empty | (error > WRONG)
@@ -188,22 +188,22 @@ def _look(state: TrainingState, camera: Camera) -> _Look:
     reduction = min(1.0, (VIEW_PIXELS / (camera.width * camera.height)) ** 0.5)
     size = max(1, round(camera.width * reduction)), max(1, round(camera.height * reduction))
 
-    def reduced(array: np.ndarray) -> np.ndarray:
-        return cv2.resize(np.ascontiguousarray(array, np.float32), size, interpolation=cv2.INTER_AREA)
+    def reduced(values: Tensor) -> np.ndarray:
+        return cv2.resize(np.ascontiguousarray(values.cpu(), np.float32), size, interpolation=cv2.INTER_AREA)
 
     return _Look(
         camera=camera,
-        photo=reduced(photo.permute(1, 2, 0).numpy()),
-        empty=reduced(empty.numpy()) > 0.5,
-        bad=reduced(bad.numpy()),
-        alpha=reduced(output.alpha.numpy()),
+        photo=reduced(photo.permute(1, 2, 0)),
+        empty=reduced(empty) > 0.5,
+        bad=reduced(bad),
+        alpha=reduced(output.alpha),
     )
 
 
 def _unexplained(state: TrainingState, look: _Look) -> np.ndarray:
     """Pixels [h, w] that were empty before the seeds came and that the seeds do not cover, bool."""
     size = look.alpha.shape[::-1]
-    alpha = cv2.resize(state.render(look.camera).alpha.numpy(), size, interpolation=cv2.INTER_AREA)
+    alpha = cv2.resize(state.render(look.camera).alpha.cpu().numpy(), size, interpolation=cv2.INTER_AREA)
     return look.empty & (alpha - look.alpha < SEEDED)
 
 

@@ -56,7 +56,7 @@ class DensityControl:
         self._optim = state.config.optim
         self._extent = state.scene.extent
         self._median_distance = float(state.geometry.median_distance)
-        self._cameras = torch.from_numpy(state.geometry.positions).float()
+        self._cameras = torch.from_numpy(state.geometry.positions).float().to(state.device)
         pixels = state.scene.train_cameras[0].width * state.scene.train_cameras[0].height
         given = self._optim.preset or "--dense" in state.config.given
         self._dense = self._optim.dense * (1.0 if given else max(1.0, (FULL_SIZE_PIXELS / pixels) ** 0.5))
@@ -71,9 +71,9 @@ class DensityControl:
     def relative_distance(self, means: Tensor) -> Tensor:
         """Distance of points [N, 3] to the nearest training camera over the median camera distance, [N]."""
         if self._optim.fastgs_faithful:
-            return torch.ones(len(means))
+            return means.new_ones(len(means))
         if not len(means):
-            return torch.zeros(0)
+            return means.new_zeros(0)
         nearest = [
             torch.cdist(part, self._cameras, compute_mode="donot_use_mm_for_euclid_dist").amin(1)
             for part in means.split(1 << 15)  # all pairs at once are too many in a large scene
@@ -176,8 +176,9 @@ class DensityControl:
         rows = state.gaussians.rows
         twice = split.nonzero().squeeze(1).repeat(2)
         children = {name: rows[name].detach()[twice] for name in INHERITED}
-        noise = torch.randn(len(twice), 3, generator=state.generator) * children["log_scales"].exp()
-        children["means"] = children["means"] + rotate(children["quats"], noise)
+        noise = torch.randn(len(twice), 3, generator=state.generator).to(state.device)
+        offsets = rotate(children["quats"], noise * children["log_scales"].exp())
+        children["means"] = children["means"] + offsets
         children["log_scales"] = children["log_scales"] - torch.log(torch.tensor(SPLIT_SHRINK))
         return children
 
@@ -194,8 +195,8 @@ class DensityControl:
             drawn = self._draw_as_published(state, blame, before, budget)
             gaussians.keep(~(candidates & drawn))
             return
-        order = torch.where(candidates, gaussians.rows["blame"], torch.full((len(gaussians),), -1.0))
-        keep = torch.ones(len(gaussians), dtype=torch.bool)
+        order = torch.where(candidates, gaussians.rows["blame"], -1.0)
+        keep = torch.ones_like(candidates)
         keep[order.argsort(descending=True, stable=True)[:budget]] = False
         gaussians.keep(keep)
 
@@ -203,10 +204,10 @@ class DensityControl:
         """FastGS's draw over all rows, with the scores of the rows as they stood before splitting."""
         weights = torch.zeros(len(state.gaussians))
         count = min(before, len(weights))
-        weights[:count] = 1 / (1e-6 + 1 - blame[:count])
+        weights[:count] = 1 / (1e-6 + 1 - blame[:count].cpu())
         drawn = torch.zeros(len(weights), dtype=torch.bool)
         drawn[torch.multinomial(weights, min(budget, count), generator=state.generator)] = True
-        return drawn
+        return drawn.to(state.device)
 
     def _faint(self, state: TrainingState, opacity: float) -> Tensor:
         """Less opaque than that, and old enough to have become more."""

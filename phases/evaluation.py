@@ -26,9 +26,8 @@ def evaluate(state: TrainingState, cameras: Sequence[Camera]) -> Evaluation:
     """Render the views and compare them with their photos where those are not masked out."""
     totals = torch.zeros(3, dtype=torch.float64)
     for camera in cameras:
-        output = state.render(camera)
-        difference = output.image.clamp(0, 1) - camera.image()
-        mask = camera.mask()
+        output, (photo, mask) = state.render(camera), state.photo(camera)
+        difference = output.image.clamp(0, 1) - photo
         if mask is not None:
             difference, share = difference * mask, mask.mean().item() or 1.0
         else:

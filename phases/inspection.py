@@ -105,15 +105,16 @@ def survey(state: TrainingState) -> tuple[np.ndarray, np.ndarray]:
     blend weight in each view over the largest one."""
     gaussians, cameras = state.gaussians, state.scene.train_cameras
     sample = torch.from_numpy(np.unique(np.linspace(0, max(len(gaussians) - 1, 0), SAMPLE).astype(np.int64)))
-    need = torch.zeros(len(gaussians), dtype=torch.float64)
+    sample = sample.to(state.device)
+    need = torch.zeros(len(gaussians), dtype=torch.float64, device=state.device)
     weights = np.zeros((len(cameras), len(sample)), np.float32)
     for index, camera in enumerate(cameras):
-        output, mask = state.render(camera, want_weights=True), camera.mask()
-        error = (output.image.clamp(0, 1) - camera.image()).abs().mean(0)
+        output, (photo, mask) = state.render(camera, want_weights=True), state.photo(camera)
+        error = (output.image.clamp(0, 1) - photo).abs().mean(0)
         error = error if mask is None else error * mask
         need += scatter(camera, gaussians, error[None], mult=state.config.pipeline.mult)[:, 0]
-        weights[index] = output.summed_weights[sample].numpy()
-    return need[sample].numpy(), weights / np.maximum(weights.max(0), 1e-9)
+        weights[index] = output.summed_weights[sample].cpu().numpy()
+    return need[sample].cpu().numpy(), weights / np.maximum(weights.max(0), 1e-9)
 
 
 def _judgements(detector: DefectDetector, result: DetectionResult, look: Look) -> list[Judgement]:

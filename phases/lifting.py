@@ -36,7 +36,10 @@ LEAST_WEIGHT = 0.05
 
 @dataclass(frozen=True)
 class Look:
-    """A training view as it stands: pictures [3, H, W], alpha and expected depth [H, W], error map [H, W]."""
+    """A training view as it stands: pictures [3, H, W], alpha and expected depth [H, W], error map [H, W].
+
+    All in host memory, where pictures are shown and boxes are judged.
+    """
 
     index: int
     camera: Camera
@@ -92,13 +95,14 @@ def look_at_view(state: TrainingState, index: int) -> Look:
     """Render a training view; where its photo is masked out, the render is right."""
     camera = state.scene.train_cameras[index]
     output = state.render(camera, want_depth=True)
-    render, photo, mask = output.image.clamp(0, 1), camera.image(), camera.mask()
+    alpha, depth = output.alpha.cpu(), output.depth.cpu()
+    render, photo, mask = output.image.clamp(0, 1).cpu(), camera.image(), camera.mask()
     if mask is not None:
         photo = torch.where(mask > 0, photo, render)
-    depth = output.depth / output.alpha.clamp_min(1e-6)
+    depth = depth / alpha.clamp_min(1e-6)
     error = (render - photo).abs().mean(0).numpy()
     seen = np.ones(error.shape, bool) if mask is None else (mask > 0).numpy()
-    return Look(index, camera, render, photo, output.alpha, depth, error, seen)
+    return Look(index, camera, render, photo, alpha, depth, error, seen)
 
 
 @torch.no_grad()
@@ -116,10 +120,12 @@ def lift(state: TrainingState, marks: Sequence[Mark], looks: dict[int, Look]) ->
         agreement = _shown_inside(state, look, [region.value for region in regions], mark.box, gate)
         found = [region for region, value in zip(regions, agreement, strict=True) if value > SAME]
         if not found:
-            regions.append(_Region(torch.zeros(count), torch.zeros(count)))
+            regions.append(_Region(*torch.zeros(2, count, device=state.device)))
             found = regions[-1:]
         found[0].join(mark.view, inside, total)
-    return torch.stack([region.value for region in regions]).amax(0) if regions else torch.zeros(count)
+    if not regions:
+        return torch.zeros(count, device=state.device)
+    return torch.stack([region.value for region in regions]).amax(0)
 
 
 def depth_gate(look: Look, box: Box) -> Tensor | None:
@@ -144,7 +150,7 @@ def depth_gate(look: Look, box: Box) -> Tensor | None:
 
 def carried(state: TrainingState, camera: Camera, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Blend weight of each Gaussian inside a mask [H, W], and in all, each [N]."""
-    values = torch.stack([mask.float(), torch.ones_like(mask, dtype=torch.float32)])
+    values = torch.stack([mask.float(), torch.ones_like(mask, dtype=torch.float32)]).to(state.device)
     weights = scatter(camera, state.gaussians, values, mult=state.config.pipeline.mult)
     return weights[:, 0], weights[:, 1]
 
@@ -158,8 +164,7 @@ def shown(state: TrainingState, camera: Camera, values: Tensor) -> Tensor:
 @torch.no_grad()
 def flagged(state: TrainingState, masks: dict[int, Tensor], most_views: int = 16) -> Tensor:
     """Values [N] of the present Gaussians from masks [H, W] of training views, uint8."""
-    inside = torch.zeros(len(state.gaussians))
-    total = torch.zeros(len(state.gaussians))
+    inside, total = torch.zeros(2, len(state.gaussians), device=state.device)
     views = sorted(masks)
     for view in views[:: max(1, -(-len(views) // most_views))]:
         a, b = carried(state, state.scene.train_cameras[view], masks[view].float() / 255)
@@ -175,4 +180,4 @@ def _shown_inside(
     if not values or not where.any():
         return [0.0] * len(values)
     pictures = state.render(look.camera, features=torch.stack([*values], dim=1)).features
-    return pictures[:, where].clamp(0, 1).mean(1).tolist()
+    return pictures.cpu()[:, where].clamp(0, 1).mean(1).tolist()

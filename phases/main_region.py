@@ -17,6 +17,7 @@ from torch import Tensor
 from arguments import setting
 from scene.cameras import Camera
 from scene.gaussian_model import GaussianModel, Label
+from scene.photo_cache import HOST
 from scene.view_geometry import ViewGeometry, covisibility
 
 from .base import Phase
@@ -80,7 +81,7 @@ class MainRegion(Phase):
 
     def pixel_weight(self, state: TrainingState, step: Step) -> Tensor:
         """1 inside the projected region, falling off outside, 0 where masked; divided by its mean."""
-        weight = region_weight(step.camera, state.geometry, self.falloff)
+        weight = region_weight(step.camera, state.geometry, self.falloff, state.device)
         if step.mask is not None:
             weight = weight * step.mask
         return weight / weight.mean().clamp_min(LEAST_MEAN_WEIGHT)
@@ -111,28 +112,31 @@ class MainRegion(Phase):
     def _sound(self, state: TrainingState) -> Tensor:
         """Rows that are neither outliers in extent nor nearly unseen, bool [N]."""
         if not len(state.gaussians):
-            return torch.zeros(0, dtype=torch.bool)
+            return torch.zeros(0, dtype=torch.bool, device=state.device)
         largest = state.gaussians.scales.amax(1) / state.density.relative_distance(state.gaussians.means)
         cameras = state.scene.train_cameras
-        count, spread = covisibility(state.gaussians.means.detach().numpy().astype(np.float64), cameras)
+        count, spread = covisibility(state.gaussians.means.detach().cpu().numpy().astype(np.float64), cameras)
         full_count, full_spread = covisibility(state.geometry.focus[None], cameras)
         seen = (count >= self.min_covisible * full_count) & (spread >= self.min_covisible * full_spread)
-        return (largest <= self.max_extent * largest.median()) & torch.from_numpy(seen)
+        return (largest <= self.max_extent * largest.median()) & torch.from_numpy(seen).to(state.device)
 
 
-def region_weight(camera: Camera, geometry: ViewGeometry, falloff: float) -> Tensor:
+def region_weight(
+    camera: Camera, geometry: ViewGeometry, falloff: float, device: torch.device = HOST
+) -> Tensor:
     """Weight [H, W] of each pixel: 1 where its ray meets the subject's ball, falling off with the angle to it.
 
     Args:
         camera: The view.
         geometry: Focus and subject radius.
         falloff: Width of the edge in units of the ball's angular radius.
+        device: Where the weight is wanted.
     """
     pose = camera.camera_from_world
     center = pose[:3, :3] @ geometry.focus + pose[:3, 3]
     distance = float(np.linalg.norm(center))
-    x = (torch.arange(camera.width) + 0.5 - camera.cx) / camera.fx
-    y = ((torch.arange(camera.height) + 0.5 - camera.cy) / camera.fy)[:, None]
+    x = (torch.arange(camera.width, device=device) + 0.5 - camera.cx) / camera.fx
+    y = ((torch.arange(camera.height, device=device) + 0.5 - camera.cy) / camera.fy)[:, None]
     along = (center[0] * x + center[1] * y + center[2]) / (distance * (x * x + y * y + 1).sqrt())
     radius = np.arcsin(min(geometry.subject_radius / distance, 1.0))
     return soft_edge(along.clamp(-1, 1).acos().float() / radius, falloff)
@@ -140,7 +144,7 @@ def region_weight(camera: Camera, geometry: ViewGeometry, falloff: float) -> Ten
 
 def relative_radius(means: Tensor, geometry: ViewGeometry) -> Tensor:
     """Distance of points [N, 3] to the focus in subject radii, [N]."""
-    return (means - torch.as_tensor(geometry.focus, dtype=means.dtype)).norm(dim=1) / geometry.subject_radius
+    return (means - torch.as_tensor(geometry.focus).to(means)).norm(dim=1) / geometry.subject_radius
 
 
 def soft_edge(radius: Tensor, falloff: float) -> Tensor:

@@ -51,7 +51,7 @@ class Milestones:
         """What the folder holds before the first iteration."""
         state, data = self._state, self._state.config.data
         write_geometry(state)
-        colors = (0.5 + SH_C0 * state.gaussians.sh_dc.detach().squeeze(1)).clamp(0, 1)
+        colors = (0.5 + SH_C0 * state.gaussians.sh_dc.detach().cpu().squeeze(1)).clamp(0, 1)
         write_run_files(
             state.run.path,
             source=data.source,
@@ -64,7 +64,7 @@ class Milestones:
             train_cameras=state.scene.train_cameras,
             origin=state.scene.zero,
             start=PointCloud(
-                state.gaussians.means.detach().double().numpy(), (colors * 255).round().to(torch.uint8).numpy()
+                state.gaussians.means.detach().cpu().double().numpy(), (colors * 255).round().to(torch.uint8).numpy()
             ),
         )
 
@@ -137,9 +137,9 @@ class Milestones:
         save_gaussians(
             state.run.path,
             state.iteration,
-            {name: value.detach().numpy() for name, value in state.gaussians.parameters().items()},
-            labels=state.gaussians.labels.numpy(),
-            births=state.gaussians.births.numpy(),
+            {name: value.detach().cpu().numpy() for name, value in state.gaussians.parameters().items()},
+            labels=state.gaussians.labels.cpu().numpy(),
+            births=state.gaussians.births.cpu().numpy(),
             sh_degree=state.gaussians.sh_degree,
             mult=state.config.pipeline.mult,
             white_background=state.config.data.white_background,

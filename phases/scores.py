@@ -54,8 +54,7 @@ def score_gaussians(state: TrainingState, views: int) -> Scores:
     """FastGS's multi-view scores from `views` training views drawn at random (fewer where there are fewer)."""
     cameras = state.scene.train_cameras
     chosen = torch.randperm(len(cameras), generator=state.generator)[:views].tolist()
-    hits = torch.zeros(len(state.gaussians))
-    blamed = torch.zeros(len(state.gaussians))
+    hits, blamed = torch.zeros(2, len(state.gaussians), device=state.device)
     for index in chosen:
         counts, loss = _wrong_pixels(state, cameras[index])
         hits += counts
@@ -65,7 +64,7 @@ def score_gaussians(state: TrainingState, views: int) -> Scores:
 
 def _wrong_pixels(state: TrainingState, camera: Camera) -> tuple[Tensor, float]:
     """Blends of each Gaussian with the view's wrong pixels [N], and the view's loss."""
-    photo, mask = camera.image(), camera.mask()
+    photo, mask = state.photo(camera)
     image = state.render(camera).image
     weight = None if mask is None else mask / mask.mean().clamp_min(1e-6)
     loss = photometric(image, where_seen(photo, mask, image), weight, state.config.optim.lambda_dssim).item()
@@ -77,10 +76,10 @@ def _wrong_pixels(state: TrainingState, camera: Camera) -> tuple[Tensor, float]:
 @torch.no_grad()
 def contributions(state: TrainingState) -> Tensor:
     """What each Gaussian gives to the training views: its blend weights in all pixels times their worth, [N]."""
-    total = torch.zeros(len(state.gaussians), dtype=torch.float64)
+    total = torch.zeros(len(state.gaussians), dtype=torch.float64, device=state.device)
     for camera in state.scene.train_cameras:
         worth, mask = PLAIN + detail(camera.image()), camera.mask()
-        worth = worth if mask is None else worth * mask
+        worth = (worth if mask is None else worth * mask).to(state.device)
         total += scatter(camera, state.gaussians, worth[None], mult=state.config.pipeline.mult)[:, 0]
     return total
 

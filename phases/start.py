@@ -11,6 +11,7 @@ from arguments import Config
 from scene.dataset import Scene, moved_points
 from scene.gaussian_model import GaussianModel
 from scene.initialization import gaussians_at, random_points
+from scene.photo_cache import HOST
 from scene.ply import read_points
 from scene.splat_files import holds_splats, read_splats
 from scene.view_geometry import view_geometry
@@ -24,11 +25,13 @@ from .ranks import OneProcess
 from .state import TrainingState
 
 
-def start(config: Config, scene: Scene, run: RunDir, ranks: OneProcess | None = None) -> TrainingState:
-    """The state before the first iteration."""
+def start(
+    config: Config, scene: Scene, run: RunDir, ranks: OneProcess | None = None, *, device: torch.device = HOST
+) -> TrainingState:
+    """The state before the first iteration, its Gaussians on a device."""
     generator = torch.Generator().manual_seed(config.run.seed)
     geometry = view_geometry(scene.train_cameras)
-    gaussians = _starting_gaussians(config, scene, np.asarray(geometry.focus), generator)
+    gaussians = _starting_gaussians(config, scene, np.asarray(geometry.focus), generator, device)
     faithful = config.optim.fastgs_faithful
     scale = scene.extent if faithful else float(geometry.median_distance)
     state = TrainingState(
@@ -58,23 +61,26 @@ def write_geometry(state: TrainingState) -> None:
     write_text(state.run.path / "geometry.json", json.dumps(content))
 
 
-def _starting_gaussians(config: Config, scene: Scene, focus: np.ndarray, generator: torch.Generator) -> GaussianModel:
+def _starting_gaussians(
+    config: Config, scene: Scene, focus: np.ndarray, generator: torch.Generator, device: torch.device
+) -> GaussianModel:
     """The 100 random points, the SfM points, a PLY of points, or a file of Gaussians."""
     run, degree = config.run, config.pipeline.sh_degree
     if run.init == "random":
         center = torch.as_tensor(focus, dtype=torch.float32)
         points, colors = random_points(run.num_points, center, run.init_extent * scene.extent, generator)
     elif run.init != "sfm" and holds_splats(Path(run.init)):
-        return _from_splats(Path(run.init), degree, scene.zero)
+        return _from_splats(Path(run.init), degree, scene.zero, device)
     else:
         cloud = scene.points if run.init == "sfm" else moved_points(read_points(Path(run.init)), scene.zero)
         if cloud is None:
             raise UserError("--init sfm: the dataset has no points3D; use --init random")
         points, colors = torch.from_numpy(cloud.xyz).float(), torch.from_numpy(cloud.rgb).float() / 255
-    return GaussianModel(gaussians_at(points, colors, max_sh_degree=degree), max_sh_degree=degree)
+    parameters = gaussians_at(points, colors, max_sh_degree=degree)
+    return GaussianModel(parameters, max_sh_degree=degree, device=device)
 
 
-def _from_splats(path: Path, degree: int, zero: np.ndarray) -> GaussianModel:
+def _from_splats(path: Path, degree: int, zero: np.ndarray, device: torch.device) -> GaussianModel:
     """Any file of Gaussians, its SH bands cut or padded to the run's degree."""
     splats = read_splats(path)
     offset = np.array(splats.tags.get("origin", (0.0, 0.0, 0.0))) - zero  # from the file's zero to the scene's
@@ -91,4 +97,4 @@ def _from_splats(path: Path, degree: int, zero: np.ndarray) -> GaussianModel:
         "sh_rest": rest,
     }
     tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in parameters.items()}
-    return GaussianModel(tensors, max_sh_degree=degree, sh_degree=degree)
+    return GaussianModel(tensors, max_sh_degree=degree, sh_degree=degree, device=device)

@@ -50,6 +50,11 @@ class TrainingState:
     iteration: int = 0
     pending_cameras: list[int] = field(default_factory=list)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the Gaussians are, and all tensors that meet them."""
+        return self.gaussians.device
+
     @cached_property
     def depth(self) -> DepthMaps:
         """Depth of the training photos, swept when first asked for and cached beside the run."""
@@ -84,12 +89,16 @@ class TrainingState:
     def background(self) -> Tensor:
         """Colour [3] behind the scene in training."""
         if self.config.data.random_background:
-            return torch.rand(3, generator=self.generator)
+            return torch.rand(3, generator=self.generator).to(self.device)
         return self.fixed_background()
 
     def fixed_background(self) -> Tensor:
         """Colour [3] behind the scene in evaluation."""
-        return torch.full((3,), float(self.config.data.white_background))
+        return torch.full((3,), float(self.config.data.white_background), device=self.device)
+
+    def photo(self, camera: Camera) -> tuple[Tensor, Tensor | None]:
+        """The photo of a view [3, H, W] and its mask [H, W], None when all of it counts."""
+        return camera.image(self.device), camera.mask(self.device)
 
     def render(self, camera: Camera, **options: Any) -> RenderOutput:
         """The present Gaussians from a camera, as they are evaluated: fixed background, the run's compact box."""

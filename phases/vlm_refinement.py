@@ -70,7 +70,7 @@ class VlmRefinement(Phase):
 
     _round: int = field(default=0, init=False)
     _masks: dict[int, Tensor] = field(default_factory=dict, init=False)
-    """Masks uint8 [H, W] of the training views that have one, by index."""
+    """Masks uint8 [H, W] of the training views that have one, by index; in host memory, as photos are."""
     _held_out: dict[int, Tensor] = field(default_factory=dict, init=False)
     _marks: list[Mark] = field(default_factory=list, init=False)
     _before: dict[str, Errors] = field(default_factory=dict, init=False)
@@ -89,7 +89,7 @@ class VlmRefinement(Phase):
         mask = self._masks.get(_index(state, step.camera)) if self._masks else None
         if mask is None:
             return super().pixel_weight(state, step)
-        weight = 1 + (self.weight - 1) * mask.float() / 255
+        weight = 1 + (self.weight - 1) * mask.to(state.device).float() / 255
         weight = weight if step.mask is None else weight * step.mask
         return weight / weight.mean().clamp_min(1e-6)
 
@@ -173,7 +173,7 @@ class VlmRefinement(Phase):
         room = state.density.room(state.gaussians)
         most = self.seeds if room is None else min(self.seeds, room)
         seeded = seed_holes(state, self._marks, looks, most) if holes and most else 0
-        values = torch.cat([values, torch.ones(len(state.gaussians) - len(values))])
+        values = torch.cat([values, values.new_ones(len(state.gaussians) - len(values))])
         self._masks = _rendered(state, state.scene.train_cameras, values)
         self._held_out = _rendered(state, state.scene.test_cameras, values)
         for view, hole in holes.items():
@@ -252,19 +252,19 @@ def _rendered(state: TrainingState, cameras: Sequence[Camera], values: Tensor) -
         for index, camera in enumerate(cameras):
             mask = shown(state, camera, values)
             if mask.max() > FAINT:
-                masks[index] = (mask * 255 + 0.5).to(torch.uint8)
+                masks[index] = (mask * 255 + 0.5).to(torch.uint8).cpu()
     return masks
 
 
 @torch.no_grad()
 def _inside_outside(state: TrainingState, cameras: Sequence[Camera], masks: Mapping[int, Tensor]) -> Errors:
     """Mean absolute error weighted by the masks, and by what they leave; 0 where there is nothing."""
-    sums = torch.zeros(2, 2, dtype=torch.float64)
+    sums = torch.zeros(2, 2, dtype=torch.float64, device=state.device)
     for index, camera in enumerate(cameras):
-        error = (state.render(camera).image.clamp(0, 1) - camera.image()).abs().mean(0)
-        seen = camera.mask()
+        photo, seen = state.photo(camera)
+        error = (state.render(camera).image.clamp(0, 1) - photo).abs().mean(0)
         seen = torch.ones_like(error) if seen is None else seen
-        inside = masks[index].float() / 255 * seen if index in masks else torch.zeros_like(error)
+        inside = masks[index].to(state.device).float() / 255 * seen if index in masks else torch.zeros_like(error)
         for row, weight in enumerate((inside, seen - inside)):
             sums[row, 0] += (error * weight).sum(dtype=torch.float64)
             sums[row, 1] += weight.sum(dtype=torch.float64)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from utils.errors import UserError
 
+from .photo_cache import HOST
 from .photos import Photo
 
 if TYPE_CHECKING:
@@ -80,13 +81,13 @@ class Camera:
             camera_from_world=torch.from_numpy(self.camera_from_world).float(),
         )
 
-    def image(self) -> Tensor:
+    def image(self, device: torch.device = HOST) -> Tensor:
         """The photo, RGB [3, H, W] in [0, 1]."""
-        return self._photo().image()
+        return self._photo().image(device)
 
-    def mask(self) -> Tensor | None:
+    def mask(self, device: torch.device = HOST) -> Tensor | None:
         """1 where the photo counts, 0 where it is masked out, [H, W]; None when all of it counts."""
-        return self._photo().mask()
+        return self._photo().mask(device)
 
     def moved(self, offset: np.ndarray) -> "Camera":
         """The same view in a world whose zero lies `offset` [3] farther on."""

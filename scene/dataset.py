@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from arguments import DataConfig
 from utils.errors import UserError
@@ -18,7 +19,7 @@ from utils.errors import UserError
 from .cameras import Camera, SourceSize
 from .capture import Capture, Shot
 from .colmap import find_model, read_colmap
-from .photo_cache import PhotoCache
+from .photo_cache import HOST, PhotoCache
 from .photo_files import MaskFinder, PhotoFinder
 from .photo_store import default_folder, prune, stored
 from .photos import Photo, UnusablePhoto, probe, straightened, within_circle
@@ -158,12 +159,22 @@ def load_scene(
     )
 
 
-def open_scene(data: DataConfig, threads: int = 0) -> Scene:
-    """The dataset that the command line names; `threads` workers decode its photos, 0 takes a few."""
+def open_scene(data: DataConfig, threads: int = 0, device: torch.device = HOST) -> Scene:
+    """The dataset that the command line names.
+
+    Args:
+        data: What it names, and how.
+        threads: Workers that decode its photos; 0 takes a few.
+        device: Where the photos will be wanted.
+    """
     if data.source is None:
         raise UserError("--source is needed: the folder that holds images/ and sparse/0/, or transforms.json")
     store = data.photo_store or default_folder()
     prune(store)
+    kept_on = HOST if data.data_device == "cpu" else device
+    cache = PhotoCache(
+        data.cache_gb * 1e9, min(threads or 2, 4), device=kept_on, pinned=kept_on == HOST and device != HOST
+    )
     return load_scene(
         data.source,
         images=data.images,
@@ -175,7 +186,7 @@ def open_scene(data: DataConfig, threads: int = 0) -> Scene:
         invert_masks=data.invert_masks,
         white_background=data.white_background,
         alpha=data.alpha,
-        cache=PhotoCache(data.cache_gb * 1e9, min(threads or 2, 4)),
+        cache=cache,
         store=None if store == Path("none") else store,
     )
 

@@ -28,8 +28,15 @@ class Label(IntEnum):
 class GaussianModel:
     """Parameters as leaves [N, ...] inside `rows`, plus the active SH degree."""
 
-    def __init__(self, parameters: Mapping[str, Tensor], *, max_sh_degree: int = 3, sh_degree: int = 0) -> None:
-        self.rows = Rows()
+    def __init__(
+        self,
+        parameters: Mapping[str, Tensor],
+        *,
+        max_sh_degree: int = 3,
+        sh_degree: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.rows = Rows(device)
         for name in PARAMETERS:
             self.rows.add(name, parameters[name].float(), requires_grad=True)
         self.rows.add("label", dtype=torch.uint8)
@@ -39,6 +46,11 @@ class GaussianModel:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def device(self) -> torch.device:
+        """Where everything that has a row per Gaussian is, and where they are drawn."""
+        return self.rows.device
 
     @property
     def means(self) -> Tensor:

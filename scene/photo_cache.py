@@ -13,6 +13,7 @@ from itertools import islice
 from threading import Lock
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 Decoded = tuple[Tensor, Tensor | None]
 """uint8 [3, H, W], bool [H, W] or None."""
+
+HOST = torch.device("cpu")
 
 AHEAD = 4
 """Photos that are decoded ahead of their use; they come on top of the budget."""
@@ -31,10 +34,20 @@ class PhotoCache:
     Args:
         budget: Bytes; infinite for everything.
         threads: Workers that decode ahead.
+        device: Where photos are kept; the budget is of that memory.
+        pinned: Keep them in host memory that the system never moves, so that a card fetches them by itself.
     """
 
-    def __init__(self, budget: float = float("inf"), threads: int = 1) -> None:
+    def __init__(
+        self,
+        budget: float = float("inf"),
+        threads: int = 1,
+        *,
+        device: torch.device = HOST,
+        pinned: bool = False,
+    ) -> None:
         self.budget, self._threads = budget, threads
+        self._device, self._pinned = device, pinned
         self.bytes = 0
         self._kept: dict[Photo, Decoded] = {}  # least recently used first
         self._coming: dict[Photo, Future[Decoded]] = {}
@@ -49,7 +62,7 @@ class PhotoCache:
                 return decoded
             coming = self._coming.pop(photo, None)
         # A worker that has not begun would only make us wait.
-        decoded = photo.decode() if coming is None or coming.cancel() else coming.result()
+        decoded = self._decode(photo) if coming is None or coming.cancel() else coming.result()
         with self._lock:
             self._keep(photo, decoded)
         return decoded
@@ -62,7 +75,7 @@ class PhotoCache:
                 self._coming.pop(photo).cancel()
             for photo in wanted:
                 if photo not in self._kept and photo not in self._coming:
-                    self._coming[photo] = self._workers.submit(photo.decode)
+                    self._coming[photo] = self._workers.submit(self._decode, photo)
 
     def release(self, photo: "Photo") -> None:
         """Give the pixels of a photo back."""
@@ -73,6 +86,13 @@ class PhotoCache:
     @cached_property
     def _workers(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self._threads, thread_name_prefix="photos")
+
+    def _decode(self, photo: "Photo") -> Decoded:
+        rgb, kept = photo.decode()
+        return self._placed(rgb), None if kept is None else self._placed(kept)
+
+    def _placed(self, plane: Tensor) -> Tensor:
+        return plane.pin_memory() if self._pinned else plane.to(self._device)
 
     def _keep(self, photo: "Photo", decoded: Decoded) -> None:
         if photo in self._kept:  # two threads decoded it

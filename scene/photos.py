@@ -23,7 +23,7 @@ from torch import Tensor
 from utils.errors import UserError
 
 from .lens import Lens
-from .photo_cache import PhotoCache
+from .photo_cache import HOST, PhotoCache
 from .undistort import undistorted
 
 # What OpenCV says about a damaged TIFF fills a page, and a refusal is one line.
@@ -86,15 +86,15 @@ class Photo:
         whole = Pixels(rgb, None if kept is None else kept.astype(bool))
         return cls(rgb.shape[1], rgb.shape[0], partial(_resized, whole), masked=kept is not None)
 
-    def image(self) -> Tensor:
-        """RGB [3, H, W], float32 in [0, 1]."""
+    def image(self, device: torch.device = HOST) -> Tensor:
+        """RGB [3, H, W], float32 in [0, 1]; bytes go to the device, not floats."""
         rgb, _ = self.cache.get(self)
-        return rgb.float().div_(255)
+        return rgb.to(device, non_blocking=True).float().div_(255)
 
-    def mask(self) -> Tensor | None:
+    def mask(self, device: torch.device = HOST) -> Tensor | None:
         """1 where a pixel counts and 0 where it does not, float32 [H, W]; None when all do."""
         kept = self.cache.get(self)[1] if self.masked else None
-        return None if kept is None else kept.float()
+        return None if kept is None else kept.to(device, non_blocking=True).float()
 
     def resized(self, width: int, height: int) -> "Photo":
         """The same photo at another size, made from the original pixels."""

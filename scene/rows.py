@@ -22,9 +22,10 @@ class Column:
 
 
 class Rows:
-    """Named columns [N, ...] of equal length."""
+    """Named columns [N, ...] of equal length, all on one device; whatever is added is taken there."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
         self._data: dict[str, Tensor] = {}
         self._columns: dict[str, Column] = {}
         self.changes = 0
@@ -46,11 +47,11 @@ class Rows:
             ValueError: `data` has another number of rows than the columns that are already there.
         """
         if data is None:
-            data = torch.full((len(self), *shape), fill, dtype=dtype)
+            data = torch.full((len(self), *shape), fill, dtype=dtype, device=self.device)
         if self._data and data.shape[0] != len(self):
             raise ValueError(f"column {name} has {data.shape[0]} rows, the others have {len(self)}")
         self._columns[name] = Column(tuple(data.shape[1:]), data.dtype, fill)
-        self._data[name] = data.detach().contiguous().requires_grad_(requires_grad)
+        self._data[name] = data.detach().to(self.device).contiguous().requires_grad_(requires_grad)
 
     def __len__(self) -> int:
         return next(iter(self._data.values())).shape[0] if self._data else 0
@@ -74,6 +75,7 @@ class Rows:
         if unknown := fresh.keys() - self._data.keys():
             raise KeyError(f"no such column: {', '.join(sorted(unknown))}")
         self.changes += 1
+        keep = keep.to(self.device)
         counts = {len(rows) for rows in fresh.values()} or {0}
         if len(counts) > 1:
             raise ValueError(f"fresh columns differ in length: {sorted(counts)}")
@@ -82,18 +84,17 @@ class Rows:
             column = self._columns[name]
             new = fresh.get(name)
             if new is None:
-                new = torch.full((count, *column.shape), column.fill, dtype=column.dtype)
-            joined = torch.cat([old.detach()[keep], new.detach().to(column.dtype)])
+                new = torch.full((count, *column.shape), column.fill, dtype=column.dtype, device=self.device)
+            joined = torch.cat([old.detach()[keep], new.detach().to(self.device, column.dtype)])
             joined.requires_grad_(old.requires_grad)
             if old.grad is not None:
                 joined.grad = torch.cat([old.grad[keep], old.grad.new_zeros(count, *column.shape)])
             self._data[name] = joined
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All columns and pending gradients as plain tensors."""
-        state = {name: data.detach().clone() for name, data in self._data.items()}
-        pending = {f"{name}.grad": d.grad.clone() for name, d in self._data.items() if d.grad is not None}
-        return state | pending
+        """All columns and pending gradients as plain tensors in host memory."""
+        gradients = {f"{name}.grad": d.grad for name, d in self._data.items() if d.grad is not None}
+        return {name: data.detach().to("cpu", copy=True) for name, data in (self._data | gradients).items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take over the columns that `state_dict` gave; names must be the same."""
@@ -101,7 +102,7 @@ class Rows:
         if names != set(self._data):
             raise ValueError(f"columns differ: {', '.join(sorted(names ^ set(self._data)))}")
         for name in names:
-            data = state[name].clone().requires_grad_(self._data[name].requires_grad)
+            data = state[name].to(self.device, copy=True).requires_grad_(self._data[name].requires_grad)
             pending = state.get(f"{name}.grad")
-            data.grad = None if pending is None else pending.clone()
+            data.grad = None if pending is None else pending.to(self.device, copy=True)
             self._data[name] = data

@@ -166,8 +166,6 @@ WRONG = {
     "-s S --preset base:gardn": "--preset base:gardn: not known, did you mean base:garden",
     "-s S --depths d": "--depths: not supported yet",
     "-s S --antialiasing": "--antialiasing: not supported yet",
-    "-s S --backend cuda": "--backend cuda: not supported yet",
-    "-s S --data_device cuda": "--data_device cuda: not supported yet",
     "-s S --port 80": "--port: not supported yet",
     "-s S -m M --resume --overwrite": "--resume and --overwrite contradict",
     "-s S --resume": "--resume: give the folder of the run with --model_path",

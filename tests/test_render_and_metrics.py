@@ -334,7 +334,6 @@ def test_an_unmeasurable_folder_is_named(model, capsys):
         (["-m", "MODEL", "--video", "a.mp4"], "--trajectory"),
         (["-m", "MODEL", "--trajectory", "nowhere.json"], "nowhere.json"),
         (["-m", "MODEL", "--trajectory", "ellipse", "--video", "a.gif"], "mp4"),
-        (["-m", "MODEL", "--backend", "cuda"], "not supported yet"),
         (["-m", "MODEL", "-s", "nowhere"], "nowhere"),
         (["-m", "MODEL", "--frames", "0"], "--frames"),
     ],

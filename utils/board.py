@@ -27,12 +27,12 @@ class Board:
     def picture(self, tag: str, image: Tensor, iteration: int) -> None:
         """An image [3, H, W] in [0, 1]."""
         if self._open:
-            self._events().add_image(tag, image.detach().clamp(0, 1), iteration)
+            self._events().add_image(tag, image.detach().cpu().clamp(0, 1), iteration)
 
     def histogram(self, tag: str, values: Tensor, iteration: int) -> None:
         """A distribution."""
         if self._open and values.numel():
-            self._events().add_histogram(tag, values.detach().numpy(), iteration)
+            self._events().add_histogram(tag, values.detach().cpu().numpy(), iteration)
 
     def close(self) -> None:
         """Write what is left."""

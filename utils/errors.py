@@ -28,6 +28,8 @@ DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.E
 def machine_failure(error: BaseException) -> str | None:
     """One line for what is no bug but the end of what the machine has: memory, disk, open files; else None."""
     number = getattr(error, "errno", None)
+    if isinstance(error, RuntimeError) and "CUDA" in str(error):
+        return _card_failure(str(error))
     if isinstance(error, OSError) and number in DISK:
         return f"{error.filename or 'the disk'}: {error.strerror}; free space or choose another place, then --resume"
     if isinstance(error, OSError) and number in (errno.EMFILE, errno.ENFILE):
@@ -38,3 +40,15 @@ def machine_failure(error: BaseException) -> str | None:
             "a run that has a checkpoint goes on with --resume"
         )
     return None
+
+
+def _card_failure(said: str) -> str:
+    """torch and our kernels begin with `CUDA out of memory`, `CUDA error: ...` or `CUDA, <stage>: ...`."""
+    if "out of memory" in said:
+        return (
+            "out of memory on the card: end other programs there, or give a larger --resolution divisor (-r), a "
+            "smaller --cap_max, --data_device cpu or a smaller --cache_gb; a run that has a checkpoint goes on with "
+            "--resume"
+        )
+    reason = said.strip().partition("\n")[0]
+    return f"the card failed ({reason}); a run that has a checkpoint goes on with --resume, also with --backend cpu"

@@ -17,7 +17,7 @@ from .errors import UserError
 def to_uint8(image: Tensor) -> np.ndarray:
     """[3, H, W] or [H, W] in [0, 1] -> uint8 with channels last; floor(255 x + 0.5), clamped."""
     levels = (image.detach().float() * 255 + 0.5).clamp(0, 255).to(torch.uint8)
-    return (levels.permute(1, 2, 0) if levels.ndim == 3 else levels).contiguous().numpy()
+    return (levels.permute(1, 2, 0) if levels.ndim == 3 else levels).contiguous().cpu().numpy()
 
 
 def write_png(path: Path, pixels: np.ndarray) -> None:
@@ -58,7 +58,7 @@ def depth_levels(depth: Tensor, alpha: Tensor) -> tuple[np.ndarray, float]:
     covered = alpha >= 0.5
     surface = torch.where(covered, depth / alpha.clamp_min(0.5), 0).double()
     scale = max(float(surface.max()), 1e-12) / 65535
-    return (surface / scale).round().clamp(0, 65535).to(torch.int32).numpy().astype(np.uint16), scale
+    return (surface / scale).round().clamp(0, 65535).to(torch.int32).cpu().numpy().astype(np.uint16), scale
 
 
 def depth_preview(levels: np.ndarray) -> np.ndarray:

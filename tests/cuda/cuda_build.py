@@ -18,7 +18,8 @@ PACKAGE = HERE.parents[1] / "submodules" / "diff-gaussian-rasterization"
 CSRC = PACKAGE / "csrc"
 KERNELS = sorted(CSRC.glob("cuda/*.cu"))
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
-HOST = ["-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra", f"-I{HERE}"]
+HOST = ["-std=c++17", "-DDGR_HOST_EXECUTION", "-O1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"]
+HOST += ["-Wall", "-Wextra", f"-I{HERE}"]
 DEVICE = ["-std=c++17", "-O3", "--fmad=false", "-Werror", "all-warnings", "-Xcompiler", "-Wall,-Wextra"]
 
 
@@ -49,7 +50,8 @@ def build_host_module(folder: Path) -> Path:
 
     source = Path(nanobind.source_dir())
     includes = [nanobind.include_dir(), source.parent / "ext/robin_map/include", sysconfig.get_path("include"), CSRC]
-    flags = [*HOST, *(f"-I{path}" for path in includes), "-DDGR_CUDA", "-DDGR_HOST_EXECUTION", "-DNB_DOMAIN=dgr_host"]
+    flags = [*HOST, *(f"-I{path}" for path in includes), "-DDGR_CUDA", "-DNB_DOMAIN=dgr_host"]
+    flags.append('-DDGR_CUDA_ARCHITECTURES=""')
     units = [*KERNELS, CSRC / "cuda/errors.cpp", CSRC / "bind_rasterizer.cpp", CSRC / "bind_cuda.cpp"]
 
     def compile_unit(unit: Path) -> Path:
@@ -75,7 +77,7 @@ def load(path: Path) -> ModuleType:
 
 def build_sanitized(folder: Path) -> Path:
     """A program that runs all kernels on arrays of exact size, under AddressSanitizer."""
-    flags = [*HOST[:1], "-O0", "-g0", "-fsanitize=address", "-ffp-contract=off", f"-I{HERE}", f"-I{CSRC}"]
+    flags = [*HOST[:2], "-O0", "-g0", "-fsanitize=address", "-ffp-contract=off", f"-I{HERE}", f"-I{CSRC}"]
 
     def compile_unit(unit: Path) -> Path:
         out = folder / f"{unit.stem}.o"

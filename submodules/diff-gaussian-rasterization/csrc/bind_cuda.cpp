@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The module of the CUDA backend: its way to run, its loss, optimiser and moving of rows. Pointers are integers.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/vector.h>
 
 #include <vector>
@@ -73,7 +74,9 @@ NB_MODULE(_cuda, m) {
     bind_launch(m);
     bind_rasterizer(m);
     bind_training(m);
-#if !defined(__CUDACC__) && defined(DGR_HOST_EXECUTION)
+    m.attr("architectures") = DGR_CUDA_ARCHITECTURES;
+    m.def("versions", &versions);
+#if defined(DGR_HOST_EXECUTION)
     m.def("plant", [](int bug) { host::planted = host::Bug(bug); });
 #endif
 }

@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which native module runs an operation: that of the device on which its tensors are."""
 
+from importlib import import_module
 from types import ModuleType
 
 import torch
 
 from . import _native
 
+cuda: ModuleType | None
 try:
-    from . import _cuda
+    cuda = import_module("._cuda", __package__)
+except ModuleNotFoundError:
+    cuda, REASON = None, "the rasteriser was built without CUDA"
 except ImportError as error:
-    _cuda = None
-    REASON = f"this build has the CPU backend only ({error}): move tensors to the CPU with .cpu()"
+    cuda, REASON = None, f"the rasteriser's CUDA module does not load ({error})"
 else:
     REASON = ""
 
@@ -26,12 +29,12 @@ def backend(tensor: torch.Tensor) -> ModuleType:
         return _native
     if tensor.device.type != "cuda":
         raise ValueError(f"tensors on {tensor.device} cannot be drawn: move them to the CPU or to a CUDA device")
-    if _cuda is None:
-        raise ValueError(REASON)
+    if cuda is None:
+        raise ValueError(f"{REASON}: move tensors to the CPU with .cpu(), or build it with `make cuda`")
     current = torch.cuda.current_device()
     if tensor.device.index != current:
         raise ValueError(f"tensors are on {tensor.device}, the current device is cuda:{current}: torch.cuda.set_device")
-    return _cuda
+    return cuda
 
 
 def launch(module: ModuleType, threads: int, dtype: torch.dtype) -> object:

@@ -5,6 +5,8 @@
 // sum, and all are added in a fixed order, so results are the same bytes in every run on one card.
 #pragma once
 
+#include <utility>
+
 #include "../adam.h"
 #include "../bin.h"
 #include "../blend.h"
@@ -13,6 +15,9 @@
 #include "device.h"
 
 namespace dgr {
+
+// Of CUDA, such as 13000: what this was built with, and the newest that the driver knows, 0 where there is no driver.
+std::pair<int, int> versions();
 
 struct Launch {
     cudaStream_t stream = nullptr;
