@@ -163,7 +163,7 @@ class OptimConfig:
     )
     cap_max: int = setting(0, "Number of Gaussians to end with; 0 takes keep_share of the peak.", low=0)
     keep_share: float = setting(
-        0.5,
+        0.35,
         "Share of the peak that is kept by contribution when --cap_max is 0; the phases' own, not plain FastGS's.",
         low=0,
         high=1,

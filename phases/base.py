@@ -20,6 +20,9 @@ from .optimizer import StepWindows
 from .scores import where_seen
 from .state import Step, TrainingState
 
+LEAST_MEAN_WEIGHT = 0.02
+"""A view of which hardly anything counts is not blown up to a full vote."""
+
 
 @dataclass(kw_only=True)
 class Phase(ABC):

@@ -20,14 +20,11 @@ from scene.gaussian_model import GaussianModel, Label
 from scene.photo_cache import HOST
 from scene.view_geometry import ViewGeometry, covisibility
 
-from .base import Phase
+from .base import LEAST_MEAN_WEIGHT, Phase
 from .density import Events
 from .every import Every
 from .seeding import insert_seeds, snapshot
 from .state import Step, TrainingState
-
-LEAST_MEAN_WEIGHT = 0.02
-"""A view that hardly shows the subject is not blown up to a full vote."""
 
 
 @dataclass(kw_only=True)

@@ -2,7 +2,7 @@
 """Phase 2: a vision-language model compares renders with photos; what it names and the error confirms is refined.
 
 Each round inspects a few views, lifts the accepted boxes onto the Gaussians, renders them as masks into every
-training view, and trains with more weight there; flagged Gaussians are densified, holes are seeded.
+training view, and trains on them in one more view at each step; flagged Gaussians are densified, holes are seeded.
 """
 
 import json
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from diff_gaussian_rasterization.losses import photometric
 from torch import Tensor
 
 from arguments import setting
@@ -24,12 +25,12 @@ from vlm.audit import AuditRound
 from vlm.defects import Box
 from vlm.select import Select
 
-from .base import Phase
+from .base import LEAST_MEAN_WEIGHT, Phase
 from .every import Every
 from .holes import hole_masks, seed_holes
 from .inspection import inspect, still_wrong
 from .lifting import Look, Mark, flagged, lift, shown
-from .scores import contributions
+from .scores import contributions, where_seen
 from .state import Step, TrainingState
 
 FLAGGED = 0.35
@@ -58,7 +59,7 @@ class VlmRefinement(Phase):
         (1024 * 32**2, 2048 * 32**2), "Least and most pixels of a picture shown to a local model.", low=1
     )
     boxes: int = setting(3, "Most boxes asked for in a view.", low=1)
-    weight: float = setting(8.0, "Weight of the loss inside the regions, before division by the mean.", low=1)
+    weight: float = setting(1.0, "Weight of the loss inside the regions of one more view in each step.", low=0)
     densify_every: int = setting(
         1_000,
         "Least iterations between densifications of the flagged Gaussians; an epoch at least.",
@@ -84,14 +85,23 @@ class VlmRefinement(Phase):
             state.density.keep_contributors(state)
         self._begin_round(state, 1)
 
-    def pixel_weight(self, state: TrainingState, step: Step) -> Tensor | None:
-        """More inside the regions; divided by the mean."""
-        mask = self._masks.get(_index(state, step.camera)) if self._masks else None
-        if mask is None:
-            return super().pixel_weight(state, step)
-        weight = 1 + (self.weight - 1) * mask.to(state.device).float() / 255
-        weight = weight if step.mask is None else weight * step.mask
-        return weight / weight.mean().clamp_min(1e-6)
+    def loss(self, state: TrainingState, step: Step) -> dict[str, Tensor]:
+        """The FastGS loss, and the same inside the regions of one more view."""
+        terms = super().loss(state, step)
+        if self._masks and self.weight:
+            terms["regions"] = self.weight * self._second_look(state, step)
+        return terms
+
+    def _second_look(self, state: TrainingState, step: Step) -> Tensor:
+        """Loss inside the regions of a view that has some. Adam forgets the size of a gradient, not a view more."""
+        views = sorted(self._masks)
+        index = views[(step.iteration + _index(state, step.camera)) % len(views)]  # in an epoch all are as likely
+        camera = state.scene.train_cameras[index]
+        output = state.render(camera)
+        (photo, mask), weight = state.photo(camera), self._masks[index].to(state.device).float() / 255
+        weight = weight if mask is None else weight * mask
+        weight = weight / weight.mean().clamp_min(LEAST_MEAN_WEIGHT)
+        return photometric(output.image, where_seen(photo, mask, output.image), weight, state.config.optim.lambda_dssim)
 
     def after_step(self, state: TrainingState) -> None:
         """Growth of what is flagged; the pruning of a round; the next inspection."""

@@ -2,7 +2,9 @@
 """Phase 2 on a tiny world with a known defect: found, carried into every view, refined, written down, resumable."""
 
 import json
+from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -199,15 +201,31 @@ def test_every_box_is_written_down_with_its_verdict(tmp_path, state):
             )
 
 
-def test_weights_are_higher_inside_and_one_on_average(state):
-    vlm = phase()
-    vlm.on_start(state)
-    index = next(iter(vlm._masks))
-    camera = state.scene.train_cameras[index]
-    step = type("Step", (), {"camera": camera, "mask": None})()
-    weight, mask = vlm.pixel_weight(state, step), vlm._masks[index]
-    assert weight.mean() == pytest.approx(1, abs=1e-4)
-    assert weight[mask > 200].min() > 2 * weight[mask == 0].max()
+def test_a_second_look_counts_nothing_outside_the_regions(state, monkeypatch):
+    vlm, camera = phase(), state.scene.train_cameras[2]
+    vlm._masks = {2: torch.zeros(36, 48, dtype=torch.uint8)}
+    vlm._masks[2][:, :20] = 255
+    drawn = camera.image().flip(1).requires_grad_()
+    monkeypatch.setattr(state, "render", lambda view: SimpleNamespace(image=drawn))
+    vlm._second_look(state, SimpleNamespace(iteration=1, camera=camera)).backward()
+    assert (drawn.grad[..., :20] != 0).any(0).all()
+    assert (drawn.grad[..., 20 + 5 :] == 0).all()  # SSIM's window reaches five pixels over the edge
+
+
+def test_every_view_with_regions_gets_its_second_looks(state, monkeypatch):
+    vlm, looks = phase(), Counter()
+    vlm._masks = {index: torch.full((36, 48), 255, dtype=torch.uint8) for index in (0, 3, 5)}
+
+    def render(view):
+        looks[view.name] += 1
+        return SimpleNamespace(image=view.image())
+
+    monkeypatch.setattr(state, "render", render)
+    for iteration in range(90):
+        [(camera, _)] = state.next_views()
+        vlm._second_look(state, SimpleNamespace(iteration=iteration, camera=camera))
+    assert set(looks) == {state.scene.train_cameras[index].name for index in vlm._masks}
+    assert min(looks.values()) > 15
 
 
 def test_without_a_detector_nothing_is_weighted_or_recorded(tmp_path):
