@@ -273,7 +273,7 @@ def _taken(rows: Rows, touched: set[str], parts: int) -> Tensor:
     for name in ADDED_TO:
         pieces.append(rows[name].clone())
         rows[name].zero_()
-    rest = -sum(map(len, pieces)) % parts
+    rest = parts - sum(map(len, pieces)) % parts  # even without a Gaussian there is something to send
     return torch.cat([*pieces, pieces[0].new_zeros(rest)])
 
 
