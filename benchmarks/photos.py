@@ -2,9 +2,14 @@
 """Memory and rate of the photo cache: many photos, random order, a budget.
 
     python benchmarks/photos.py --photos 2000 --size 1600x1067 --cache_gb 1 --step_ms 200
+    python benchmarks/photos.py --photos 40 --size 640x427 --cache_gb 1 --compare 20
 
 Makes JPEGs once (in --folder, or a temporary one), goes through them as training does, and prints how long a step
 waits for its photo and how much memory the process has, quarter by quarter.
+
+With --compare the same steps are made with the cache and with all photos as tensors in memory, in alternating blocks,
+and the ratio of their processor times is printed: other programs on the machine touch both alike. A step is the loss
+alone here, a fraction of a training step, so the cache's share is rather larger than in training.
 """
 
 import argparse
@@ -14,6 +19,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import torch
+from diff_gaussian_rasterization import set_threads
+from diff_gaussian_rasterization.losses import photometric
 from PIL import Image
 
 from scene.photo_cache import AHEAD, PhotoCache
@@ -69,6 +77,33 @@ def walk(photos: list[Photo], cache: PhotoCache, steps: int, step_ms: float, ahe
     return waited, memory
 
 
+def compare(photos: list[Photo], cache: PhotoCache, blocks: int) -> np.ndarray:
+    """Processor time of `blocks` rounds through all photos with the cache, over that without, [blocks]."""
+    target = torch.rand(3, photos[0].height, photos[0].width)
+    kept = [photo.decode()[0] for photo in photos]
+    rng = np.random.default_rng(0)
+
+    def with_cache(order: list[int]) -> None:
+        for step, index in enumerate(order):
+            cache.expect(photos[k] for k in order[step : step + AHEAD + 1])
+            photometric(photos[index].image(), target)
+
+    def without(order: list[int]) -> None:
+        for index in order:
+            photometric(kept[index].float().div_(255), target)
+
+    seconds = np.zeros((blocks, 2))
+    with_cache(list(range(len(photos))))  # decoded once, as in the first round of a training
+    for block in range(blocks):
+        order = rng.permutation(len(photos)).tolist()
+        ways = (with_cache, without) if block % 2 else (without, with_cache)
+        for way in ways:
+            begin = time.process_time()
+            way(order)
+            seconds[block, int(way is without)] = time.process_time() - begin
+    return seconds[:, 0] / seconds[:, 1]
+
+
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -79,8 +114,11 @@ def main() -> None:
     parser.add_argument("--step_ms", type=float, default=200.0, help="length of the rest of a training step")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--no_ahead", action="store_true", help="decode nothing ahead of its use")
+    parser.add_argument("--compare", type=int, default=0, metavar="BLOCKS", help="against all photos in memory")
     parser.add_argument("--folder", type=Path, default=None)
     args = parser.parse_args()
+    torch.set_num_threads(1)
+    set_threads(1)
     width, height = map(int, args.size.split("x"))
     with tempfile.TemporaryDirectory() as temporary:
         paths = make_photos(args.folder or Path(temporary), args.photos, width, height)
@@ -88,6 +126,10 @@ def main() -> None:
         before, begin = resident(), time.perf_counter()
         photos = [Photo(width, height, probe(path).reader(), cache=cache) for path in paths]
         print(f"{len(photos)} photos opened in {time.perf_counter() - begin:.1f} s, {before:.0f} MiB before")
+        if args.compare:
+            low, ratio, high = np.quantile(compare(photos, cache, args.compare), [0.25, 0.5, 0.75])
+            print(f"processor time with the cache over that without: {ratio:.3f} (quartiles {low:.3f} and {high:.3f})")
+            return
         steps = args.steps or 2 * len(photos)
         waited, memory = walk(photos, cache, steps, args.step_ms, not args.no_ahead)
         quarters = [0, *(steps // 4 * (k + 1) for k in range(4))]

@@ -86,6 +86,14 @@ def test_a_missing_package_or_memory_is_one_line_while_importing(code, word):
     assert process.returncode == 2 and word in process.stderr and process.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("entry", ["train.py", "render.py", "metrics.py"])
+def test_a_limit_of_memory_that_is_too_low_is_one_line(entry):
+    command = f"ulimit -v 600000; exec {sys.executable} {ROOT / entry} -m M"
+    process = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stdout) == (2, "")
+    assert process.stderr.startswith("ulimit -v 600000: too little") and process.stderr.count("\n") == 1
+
+
 def test_bugs_are_not_hidden():
     with pytest.raises(ZeroDivisionError):
         ends_with(ZeroDivisionError())

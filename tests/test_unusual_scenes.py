@@ -67,7 +67,7 @@ def trained(source: Path, folder: Path, *options: str) -> int:
         pytest.param(apart(), id="all looking away from each other"),
         pytest.param(capture(4, (8, 8)), id="photos of 8x8 pixels"),
         pytest.param(capture(4, (1, 1)), id="photos of one pixel"),
-        pytest.param(capture(4, (800, 10)), id="photos of 800x10 pixels"),
+        pytest.param(capture(4, (8000, 10)), id="photos of 8000x10 pixels"),
         pytest.param(capture(4, (10, 400)), id="photos of 10x400 pixels"),
     ],
 )
