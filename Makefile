@@ -31,11 +31,12 @@ test: setup
 test-cuda: setup
 	@DGR_CUDA_ARCHITECTURES=sm_75,sm_80,sm_90,sm_120 $(VENV_PYTHON) -m pytest tests/cuda -rP $(ARGS)
 
-# Full disks and the like, kills at random moments, hostile inputs: some minutes.
+# Full disks and the like, kills at random moments, hostile inputs, the native code under sanitizers: half an hour.
 torture: setup
 	@$(VENV_PYTHON) -m tests.torture.machine
 	@$(VENV_PYTHON) -m tests.torture.kills --count 200
 	@$(VENV_PYTHON) -m tests.torture.hostile --count 10000
+	@$(VENV_PYTHON) -m tests.torture.sanitized
 
 bench: setup
 	@test -n "$(RULER)" -a -n "$(SCENE)" || \

@@ -134,6 +134,15 @@ def test_a_huge_splat_beside_the_view_stays_finite(isa):
     assert all(torch.isfinite(leaf.grad).all() for leaf in leaves.values())
 
 
+@pytest.mark.parametrize("length", [1e9, 1e11, 1e14])
+def test_an_endless_needle_is_not_drawn(isa, length):
+    """Its radius in pixels is no int32."""
+    splats = sphere()
+    splats["scales"] = torch.tensor([[length, 0.0, 0.0]])
+    out = draw(splats, front_view())
+    assert out.radii.tolist() == [0] and not out.alpha.any()
+
+
 @pytest.mark.parametrize("scales", [(0.0, 0.0, 0.0), (1.0, 0.0, 0.0), (1.0, 1.0, 0.0), (1e3, 1e-6, 1e-6)])
 def test_degenerate_covariances_draw_a_finite_picture(isa, scales):
     splats = sphere()

@@ -15,6 +15,7 @@ constexpr double kLog2AlphaMin = -kLog2Of255;
 // Whitened offsets are stored times sqrt(log2(e) / 2), so that log2(alpha) = log2(o) - p^2 - s^2.
 constexpr double kWhitening = 0.8493218002880191;
 constexpr double kMaxDeterminant = 1e30;           // px^4; larger projections are not finite in float32
+constexpr double kMaxRadius = 1e9;                 // px; an endless, thin projection; radii are int32
 
 constexpr int kSplatFields = 16;                   // see Field in ../splat.h
 constexpr int kSlotFields = 16;                    // see Slot in ../splat.h

@@ -197,13 +197,14 @@ DGR_KERNEL void project(const Camera& camera, const Gaussians& g, const ProjectO
         row[kReachY] = reach * sqrt(p.shadow.cov.yy);
         row[kLean] = p.shadow.cov.xy / p.shadow.cov.xx * row[kReachX];
 
-        const auto visible = (p.depth > P(S(camera.near))) & (opacity > P(S(kAlphaMin))) &
+        const P radius = ceil(P(3) * sqrt(larger_eigenvalue(p.shadow)));
+        const auto visible = (p.depth > P(S(camera.near))) & (opacity > P(S(kAlphaMin))) & (P(S(kMaxRadius)) > radius) &
                              (p.shadow.determinant > P(0)) & (P(S(kMaxDeterminant)) > p.shadow.determinant) &
                              (p.u + row[kReachX] > half) & (right > p.u - row[kReachX]) &
                              (p.v + row[kReachY] > half) & (bottom > p.v - row[kReachY]);
-        S radius[P::lanes];
-        select(visible, ceil(P(3) * sqrt(larger_eigenvalue(p.shadow))), P(0)).store(radius);
-        for (int k = 0; k < valid; ++k) out.radii[i + k] = int32_t(radius[k]);
+        S radii[P::lanes];
+        select(visible, radius, P(0)).store(radii);
+        for (int k = 0; k < valid; ++k) out.radii[i + k] = int32_t(radii[k]);
         if (!bits(visible)) continue;
         const Vec3<P> color = load_color(camera, g, mean, i, valid);
         row[kRed] = color.x, row[kGreen] = color.y, row[kBlue] = color.z;
