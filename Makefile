@@ -1,5 +1,5 @@
 # Everything sets itself up first: Python >= 3.11 and a C++17 compiler are all that is needed.
-#   make demo | test | test-cuda | torture | bench | lint | lpips | setup | clean
+#   make demo | cuda | test | test-cuda | torture | bench | lint | lpips | setup | clean
 # PYTHON=... picks the interpreter the environment is made with; ARGS=... goes to pytest.
 
 SHELL := /bin/bash
@@ -11,7 +11,7 @@ PYTHON := $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
             $$p -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && echo $$p && break; done)
 endif
 
-.PHONY: help setup demo test test-cuda torture bench lint lpips clean
+.PHONY: help setup demo cuda test test-cuda torture bench lint lpips clean
 
 help:
 	@sed -n '2,3s/^# *//p' Makefile
@@ -20,6 +20,10 @@ setup:
 	@$(or $(PYTHON),false) -c '$(NEW_ENOUGH)' 2>/dev/null || \
 	  { echo "set-up: no Python >= 3.11 found$(if $(PYTHON), ($(PYTHON) is none)); install one or give PYTHON=/path/to/python" >&2; exit 2; }
 	@$(PYTHON) scripts/setup_environment.py
+
+# The CUDA backend, for the card found here or for CUDA_ARCHS, such as CUDA_ARCHS="75;90"; needs nvcc.
+cuda:
+	@$(or $(PYTHON),python3) scripts/setup_environment.py --cuda "$(CUDA_ARCHS)"
 
 demo: setup
 	@$(VENV_PYTHON) demo/run.py

@@ -15,7 +15,7 @@ from diff_gaussian_rasterization import set_threads
 import phases
 from arguments import parse
 from gaussian_renderer import render
-from gaussian_renderer.backend import choose_backend
+from gaussian_renderer.backend import choose_backend, refuse_varying_sums
 from phases.base import Phase
 from phases.milestones import Milestones
 from phases.optimizer import GEOMETRY
@@ -41,9 +41,10 @@ def train_step(state: TrainingState, phase: Phase) -> dict[str, float]:
         output = render(camera, gaussians, background, mult=state.config.pipeline.mult)
         step = Step(state.iteration, camera, *state.photo(camera), output)
         losses = phase.loss(state, step)
-        values = {name: value.item() for name, value in losses.items()}
+        terms = torch.stack([*losses.values()])
+        values = dict(zip(losses, terms.tolist(), strict=True))  # one wait for a card, not one for each term
         check_finite(state.iteration, {f"loss {name}": value for name, value in values.items()})
-        torch.stack([*losses.values()]).sum().backward()
+        terms.sum().backward()
         phase.after_view(state, step)
         judged.append(values)
     check_finite(state.iteration, {f"gradient of {name}": gaussians.rows[name].grad for name in GEOMETRY})
@@ -66,6 +67,7 @@ def _train(argv: Sequence[str], ranks: OneProcess) -> None:
     torch.set_num_threads(1)  # torch's own reductions depend on its threads; ours do not
     torch.autograd.set_detect_anomaly(config.run.detect_anomaly)
     set_threads(ranks.threads(config.run.threads))
+    refuse_varying_sums(config.run.deterministic)
     backend = choose_backend(config.run.backend, config.data.data_device)
 
     with ranks.open_run(config) as run:

@@ -26,6 +26,7 @@ CONTINUED_WITH = frozenset(
             "run.model_path",
             "run.threads",
             "run.backend",
+            "run.deterministic",
             "run.quiet",
         ),
         *("run.resume", "run.overwrite", "run.checkpoint_every", "run.checkpoint_iterations", "run.disable_viewer"),

@@ -80,6 +80,10 @@ class RunConfig:
     backend: Literal["auto", "cpu", "cuda"] = setting(
         "auto", "Where to train; auto takes an NVIDIA card where that works, and says why where it does not."
     )
+    deterministic: bool = setting(
+        False,
+        "Stop rather than let an operation of torch sum in an order that varies; ours never do, on a card neither.",
+    )
     checkpoint_every: int = setting(1_000, "Iterations between checkpoints; the newest two are kept.", low=1)
     checkpoint_iterations: tuple[int, ...] = setting((), "Iterations whose checkpoint is kept for good.")
     test_iterations: tuple[int, ...] = setting(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a command draws and trains: on the card where that works, else on the CPU, with one line that says why."""
 
+import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,14 @@ def choose_backend(asked: Literal["auto", "cpu", "cuda"], data_device: Literal["
         raise UserError(f"--data_device cuda: photos cannot be kept on a card, {reason}; or leave it at cpu")
     cpu = f"CPU, {resolve_threads(0)} threads"
     return Backend(torch.device("cpu"), cpu if asked == "cpu" else f"{cpu}; not CUDA: {reason}")
+
+
+def refuse_varying_sums(asked: bool) -> None:
+    """`--deterministic`: torch raises where it has no operation with a fixed order of sums; before the card is used."""
+    if asked:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(asked)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # our kernels write all that they read
 
 
 def why_not_cuda() -> str | None:

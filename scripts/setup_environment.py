@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sets up everything in .venv: pinned packages and the two native packages. A second call does nothing.
 
-    python scripts/setup_environment.py
+    python scripts/setup_environment.py [--cuda [ARCHITECTURES]]
+
+Where an NVIDIA card and nvcc are found, the CUDA backend is built for that card. --cuda insists on it, also without a
+card when the architectures are given, such as 75;90; later set-ups keep to them.
 
 Needs Python >= 3.11 with its headers and a C++17 compiler, and nothing else; only the standard library is used here.
 What was done is stamped with a hash of what it was done from (requirements, pins, native sources), so a change in
@@ -13,6 +16,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -22,11 +26,12 @@ import time
 import urllib.error
 import urllib.request
 import venv
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-NATIVE = ("diff-gaussian-rasterization", "simple-knn")
+WITH_CUDA = "diff-gaussian-rasterization"
+NATIVE = (WITH_CUDA, "simple-knn")
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 OLDEST_PYTHON = (3, 11)
 
@@ -79,6 +84,53 @@ def check_python() -> None:
 def has_nvidia_driver() -> bool:
     """Whether an NVIDIA driver is loaded, also inside WSL."""
     return any(Path(p).exists() for p in ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg"))
+
+
+def nvcc() -> str | None:
+    """The CUDA compiler: of $CUDA_HOME, on PATH, or where it is usually installed."""
+    home = os.environ.get("CUDA_HOME")
+    folders = [f"{home}/bin" if home else "", os.environ.get("PATH", ""), "/usr/local/cuda/bin"]
+    return shutil.which("nvcc", path=os.pathsep.join(filter(None, folders)))
+
+
+def card_architectures() -> str:
+    """Compute capabilities of the cards, such as `90` or `75;86`; empty where nvidia-smi finds none."""
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"],
+            text=True, capture_output=True, check=False, timeout=60,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    found = re.findall(r"^(\d+)\.(\d)$", done.stdout, re.MULTILINE) if done.returncode == 0 else []
+    return ";".join(map(str, sorted({10 * int(major) + int(minor) for major, minor in found})))
+
+
+def cuda_architectures(asked: str | None, remembered: str) -> tuple[str, str]:
+    """For which architectures the CUDA backend is built, none if empty, and what to tell the user.
+
+    Args:
+        asked: What --cuda names; empty for the card's, None when it was not given.
+        remembered: What it named in an earlier set-up.
+
+    Raises:
+        SetupError: it was asked for and cannot be built.
+    """
+    compiler = nvcc()
+    card = card_architectures() if compiler else ""
+    wanted = asked or (remembered if asked is None else "") or card
+    if asked is not None:
+        if compiler is None:
+            raise SetupError("no nvcc found (PATH, CUDA_HOME, /usr/local/cuda): install the CUDA toolkit, 12 or newer")
+        if not wanted:
+            raise SetupError("nvidia-smi finds no card: say for which ones to build, such as CUDA_ARCHS=75;90")
+        if not re.fullmatch(r"\d{2,3}(;\d{2,3})*", wanted):
+            raise SetupError(f"CUDA_ARCHS={wanted}: give compute capabilities without the point, such as 90 or 75;90")
+    if compiler and wanted:
+        return wanted, f"CUDA backend for sm_{wanted} with {compiler}"
+    if has_nvidia_driver():
+        return "", f"no CUDA backend: {'no card answers nvidia-smi' if compiler else 'no nvcc'}; `make cuda` builds it"
+    return "", "no CUDA backend: no NVIDIA driver"
 
 
 # --- which torch -------------------------------------------------------------------------------------------------
@@ -183,6 +235,11 @@ class Environment:
         pins = str(ROOT / "constraints.txt")
         return self.run("-m", "pip", "install", "--quiet", "-c", pins, *arguments, what=what)
 
+    def version(self, name: str) -> str:
+        """Of an installed package; empty for none."""
+        program = f"import importlib.metadata as m; print(*(d.version for d in m.distributions(name={name!r})))"
+        return self.run("-c", program, what=f"looking for {name}")
+
     def stamped(self, name: str, fingerprint: str) -> bool:
         """Whether a step was finished from the same sources."""
         stamp = self.folder / f"stamp-{name}"
@@ -208,6 +265,8 @@ class Environment:
         self.pip(pinned("pip"), what="upgrading pip")
         wanted = pinned("torch")
         driver = has_nvidia_driver()
+        if driver and "+cpu" in self.version("torch"):  # of the same number, so pip would keep it
+            self.run("-m", "pip", "uninstall", "--yes", "--quiet", "torch", what="removing the CPU build of torch")
         cuda = False
         if not driver and sys.platform == "linux":
             with tempfile.TemporaryDirectory() as folder:
@@ -228,16 +287,23 @@ class Environment:
         )
         say("torch " + self.run("-c", program, what="importing torch").strip())
 
-    def install_native(self, package: Path) -> None:
-        """Build one native package and install it, in isolation."""
+    @property
+    def cuda_file(self) -> Path:
+        """Holds the architectures that `--cuda` named."""
+        return self.folder / "cuda-architectures"
+
+    def install_native(self, package: Path, architectures: str = "") -> None:
+        """Build one native package and install it, in isolation; with a CUDA backend if there are architectures."""
         say(f"building {package.name} with {compiler()}")
+        defines = {"DGR_CUDA_ARCHITECTURES": architectures, "CMAKE_CUDA_COMPILER": nvcc()} if architectures else {}
+        settings = [f"--config-settings=cmake.define.{name}={value}" for name, value in defines.items()]
         # a copy, so that no build folder appears among the sources and an edit during the build does no harm
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / package.name
             shutil.copytree(package, copy, ignore=shutil.ignore_patterns("build", "dist", "__pycache__", "*.so"))
             pins = str(ROOT / "constraints.txt")
             self.pip(
-                "--no-deps", "--force-reinstall", "--no-cache-dir", "--build-constraint", pins, str(copy),
+                "--no-deps", "--force-reinstall", "--no-cache-dir", "--build-constraint", pins, *settings, str(copy),
                 what=f"building {package.name}",
             )  # fmt: skip
 
@@ -247,12 +313,14 @@ def say(text: str) -> None:
     print(f"set-up: {text}", flush=True)
 
 
-def set_up(environment: Environment) -> None:
-    """Every step that is not done yet."""
+def set_up(environment: Environment, asked: str | None = None) -> None:
+    """Every step that is not done yet; `asked` are the architectures of --cuda, None without it."""
     began, did = time.monotonic(), False
     machine = (sys.version, platform.machine())
     lists = [ROOT / name for name in ("requirements.txt", "requirements-dev.txt", "constraints.txt")]
-    fingerprint = content_hash(lists, *machine)
+    remembered = environment.cuda_file.read_text() if environment.cuda_file.is_file() else ""
+    architectures, message = cuda_architectures(asked, remembered)
+    fingerprint = content_hash(lists, *machine, *(["NVIDIA driver"] if has_nvidia_driver() else []))
     if not environment.stamped("packages", fingerprint):
         check_python()
         compiler()  # before minutes are spent on downloads
@@ -262,26 +330,43 @@ def set_up(environment: Environment) -> None:
         did = True
     for name in NATIVE:
         package = ROOT / "submodules" / name
-        fingerprint = content_hash(native_sources(package), *machine, os.environ.get("CXX", ""))
-        if not environment.stamped(name, fingerprint):
+        targets = architectures if name == WITH_CUDA else ""
+        sources = content_hash(native_sources(package), *machine, os.environ.get("CXX", ""))
+        if not environment.stamped(name, sources + targets):
             check_python()
             compiler()
-            environment.install_native(package)
-            environment.stamp(name, fingerprint)
+            if name == WITH_CUDA:
+                say(message)
+            try:
+                environment.install_native(package, targets)
+            except SetupError:
+                if asked is not None or not targets:
+                    raise
+                say("the CUDA backend could not be built: going on without it; `make cuda` tries again")
+                environment.install_native(package)
+            environment.stamp(name, sources + targets)
             did = True
+    if asked is not None:
+        environment.cuda_file.write_text(architectures)
     if did:
         say(f"done in {time.monotonic() - began:.0f} s")
 
 
-def main() -> int:
+def main(arguments: Sequence[str] = ()) -> int:
     """Set up, one call at a time; 2 when something is missing."""
+    asked = None
+    if arguments:
+        if arguments[0] != "--cuda" or len(arguments) > 2:
+            print(f"set-up: {' '.join(arguments)}: only --cuda [ARCHITECTURES] is known", file=sys.stderr)
+            return 2
+        asked = "".join(arguments[1:])
     if sys.version_info < OLDEST_PYTHON:
         print(f"set-up: Python {platform.python_version()} is too old; 3.11 or newer is needed", file=sys.stderr)
         return 2
     try:
         with (ROOT / ".setup.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            set_up(Environment(ROOT / ".venv"))
+            set_up(Environment(ROOT / ".venv"), asked)
     except SetupError as error:
         print(f"set-up: {error}", file=sys.stderr)
         return 2
@@ -289,4 +374,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -190,7 +190,7 @@ def test_a_step_that_was_finished_is_not_repeated(setup_environment, tmp_path, m
     kind = setup_environment.Environment
     monkeypatch.setattr(kind, "create", lambda self: self.folder.mkdir(exist_ok=True))
     monkeypatch.setattr(kind, "install_packages", lambda self: done.append("packages"))
-    monkeypatch.setattr(kind, "install_native", lambda self, package: done.append(package.name))
+    monkeypatch.setattr(kind, "install_native", lambda self, package, architectures="": done.append(package.name))
     environment = kind(tmp_path / "env")
     setup_environment.set_up(environment)
     assert done == ["packages", *setup_environment.NATIVE]
@@ -258,3 +258,72 @@ def test_ci_runs_the_tests():
     ci = ROOT / ".ci" / "run"
     assert os.access(ci, os.X_OK)
     assert "set -euo pipefail" in ci.read_text() and "make test" in ci.read_text()
+
+
+# --- the CUDA backend ---
+
+
+@pytest.fixture
+def machine(setup_environment, monkeypatch):
+    """nvcc and a card of 9.0; a test takes away what it likes."""
+    monkeypatch.setattr(setup_environment, "nvcc", lambda: "/usr/bin/nvcc")
+    monkeypatch.setattr(setup_environment, "card_architectures", lambda: "90")
+    monkeypatch.setattr(setup_environment, "has_nvidia_driver", lambda: True)
+    return monkeypatch
+
+
+def test_the_cuda_backend_is_built_for_the_card_that_is_found(setup_environment, machine):
+    assert setup_environment.cuda_architectures(None, "")[0] == "90"
+    assert setup_environment.cuda_architectures("75;120", "")[0] == "75;120"
+    assert setup_environment.cuda_architectures(None, "75;120")[0] == "75;120"
+    assert setup_environment.cuda_architectures("", "75;120")[0] == "90"
+
+
+def test_without_a_card_or_nvcc_the_cpu_backend_is_built_and_a_line_says_so(setup_environment, machine):
+    machine.setattr(setup_environment, "card_architectures", lambda: "")
+    assert setup_environment.cuda_architectures(None, "") == (
+        "", "no CUDA backend: no card answers nvidia-smi; `make cuda` builds it",
+    )  # fmt: skip
+    machine.setattr(setup_environment, "nvcc", lambda: None)
+    assert setup_environment.cuda_architectures(None, "90")[1] == "no CUDA backend: no nvcc; `make cuda` builds it"
+    machine.setattr(setup_environment, "has_nvidia_driver", lambda: False)
+    assert setup_environment.cuda_architectures(None, "") == ("", "no CUDA backend: no NVIDIA driver")
+
+
+@pytest.mark.parametrize(
+    ("asked", "gone", "words"),
+    [("", "nvcc", "install the CUDA toolkit"), ("", "card_architectures", "CUDA_ARCHS=75;90"), ("9.0", "", "give")],
+)
+def test_make_cuda_says_what_is_missing(setup_environment, machine, asked, gone, words):
+    if gone:
+        machine.setattr(setup_environment, gone, lambda: "" if gone == "card_architectures" else None)
+    with pytest.raises(setup_environment.SetupError, match=words) as error:
+        setup_environment.cuda_architectures(asked, "")
+    assert "\n" not in str(error.value)
+
+
+def test_cards_are_those_that_nvidia_smi_names(setup_environment, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    script(tmp_path / "nvidia-smi", "printf '9.0\\n8.6\\n9.0\\n12.0\\n'")
+    assert setup_environment.card_architectures() == "86;90;120"
+    script(tmp_path / "nvidia-smi", "echo 'NVIDIA-SMI has failed'; exit 9")
+    assert setup_environment.card_architectures() == ""
+
+
+def test_a_cuda_build_that_fails_by_itself_leaves_the_cpu_backend(setup_environment, machine, tmp_path):
+    machine.setattr(setup_environment, "compiler", lambda: "c++")
+    built = []
+    kind = setup_environment.Environment
+
+    def install(self, package, architectures=""):
+        if architectures:
+            raise setup_environment.SetupError("nvcc fell over")
+        built.append(package.name)
+
+    machine.setattr(kind, "create", lambda self: self.folder.mkdir(exist_ok=True))
+    machine.setattr(kind, "install_packages", lambda self: None)
+    machine.setattr(kind, "install_native", install)
+    setup_environment.set_up(kind(tmp_path / "env"))
+    assert built == list(setup_environment.NATIVE)
+    with pytest.raises(setup_environment.SetupError, match="fell over"):
+        setup_environment.set_up(kind(tmp_path / "other"), "90")

@@ -67,8 +67,6 @@ class PretendedCard(TorchFunctionMode):
             return self._moved(name, *args, **kwargs)
         if name == "backward":
             return self._backward(args[0])
-        if name == "__iter__":
-            return iter([self._marked(one, on_card(args[0])) for one in args[0].unbind()])
         target = is_card(kwargs.get("device"))
         given = list(tensors_in((args, kwargs)))
         if target is None:

@@ -65,7 +65,7 @@ def pretended(monkeypatch):
 OPTIONS = {
     "as it comes": (),
     "published": ("--fastgs_faithful", "--phases", "none"),
-    "photos on the card": ("--data_device", "cuda", "--random_background", "--views_per_step", 2),
+    "photos on the card": ("--data_device", "cuda", "--random_background", "--views_per_step", 2, "--deterministic"),
     "layers, boxes anywhere": ("--ambient_shape", "layers", "--detector", "placebo", "--cap_max", 150),
 }
 
@@ -73,7 +73,7 @@ OPTIONS = {
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_a_run_mixes_no_devices_and_gives_the_model_of_the_cpu(pretended, capture, tmp_path, options):
     words = ("-s", capture, *SMALL, *options)
-    host = [word for word in words if word not in ("--data_device", "cuda")]
+    host = [word for word in words if word not in ("--data_device", "cuda", "--deterministic")]
     assert run(train, "-m", tmp_path / "host", *host) == 0
     with pretended(_native) as card:
         assert run(train, "-m", tmp_path / "card", *words) == 0
