@@ -112,6 +112,8 @@ class VlmRefinement(Phase):
         # Splitting what is already in place does harm first: all views must have had their say before the next time.
         interval = max(self.densify_every, len(state.scene.train_cameras))
         if self._masks and state.iteration in Every(interval, first, until + 1, first):
+            if state.iteration == first + interval:
+                self._make_room(state)
             self._densify(state)
         if state.iteration == settle:
             state.density.late_prune(state)
@@ -160,7 +162,6 @@ class VlmRefinement(Phase):
         with open_detector(config, round_number=number, **options) as detector:
             if detector is None:
                 return
-            self._make_room(state)
             folder = _folder(state, number)
             shutil.rmtree(folder, ignore_errors=True)
             audit = AuditRound(folder)
@@ -169,6 +170,7 @@ class VlmRefinement(Phase):
         fixed = len(self._marks) - len(old)
         self._marks = [*old, *found.marks]
         seeded = self._mark_scene(state, found.looks)
+        state.density.finish(state)
         for view, mask in self._held_out.items():
             write_png(folder / "held_out" / f"{view:05d}.png", mask.numpy())
         self._before = self._errors(state, audit)
@@ -178,8 +180,10 @@ class VlmRefinement(Phase):
 
     def _mark_scene(self, state: TrainingState, looks: dict[int, Look]) -> int:
         """Turn the marks into masks of all views; returns how many Gaussians were put into holes."""
-        values = lift(state, self._marks, looks)
         holes = hole_masks(self._marks, looks)
+        if holes:
+            self._make_room(state)
+        values = lift(state, self._marks, looks)
         room = state.density.room(state.gaussians)
         most = self.seeds if room is None else min(self.seeds, room)
         seeded = seed_holes(state, self._marks, looks, most) if holes and most else 0
@@ -200,7 +204,6 @@ class VlmRefinement(Phase):
             return
         order = contributions(state).argsort(descending=True, stable=True)
         state.gaussians.rows.gather_append(order[: len(order) - wanted + room].sort().values)
-        state.density.finish(state)
 
     @torch.no_grad()
     def _densify(self, state: TrainingState) -> None:
