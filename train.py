@@ -63,12 +63,12 @@ def main(argv: Sequence[str]) -> None:
 def _train(argv: Sequence[str], ranks: OneProcess) -> None:
     kinds = phases.available()
     config = parse(argv, kinds)
-    ranks.check(config)
     torch.set_num_threads(1)  # torch's own reductions depend on its threads; ours do not
     torch.autograd.set_detect_anomaly(config.run.detect_anomaly)
     set_threads(ranks.threads(config.run.threads))
     refuse_varying_sums(config.run.deterministic)
     backend = choose_backend(config.run.backend, config.data.data_device)
+    ranks.check(config, backend.device)
 
     with ranks.open_run(config) as run:
         check_detector(config.detector)

@@ -54,8 +54,8 @@ class OneProcess:
 
     first = True
 
-    def check(self, config: Config) -> None:
-        """UserError where the settings do not suit the number of processes."""
+    def check(self, config: Config, device: torch.device) -> None:
+        """UserError where settings or device do not suit the number of processes."""
 
     def threads(self, wanted: int) -> int:
         """Threads of this process's native code, 0 for all cores."""
@@ -109,17 +109,25 @@ class Several(OneProcess):
         self.rank, self.count = dist.get_rank(), dist.get_world_size()
         self.first = self.rank == 0
         self.stopping = False
+        self._neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", self.count))
 
-    def check(self, config: Config) -> None:
-        """Each process must have as many views of a step."""
-        views = config.optim.views_per_step
+    def check(self, config: Config, device: torch.device) -> None:
+        """Each process must have as many views of a step, and all a card of their own or none."""
+        views, cards = config.optim.views_per_step, torch.cuda.device_count()
         if views % self.count:
             more = self.count * (views // self.count + 1)
             raise UserError(f"--views_per_step {views}: {self.count} processes share them evenly; give {more}")
+        on_cards = torch.tensor(float(device.type == "cuda"))
+        _reach(dist.all_reduce, on_cards)
+        if on_cards not in (0, self.count) or (on_cards and self._neighbours > cards):
+            raise UserError(
+                f"--backend {config.run.backend}: {self.count} processes, but {int(on_cards)} can use a card "
+                f"({cards} here); start one for each card, or give --backend cpu"
+            )
 
     def threads(self, wanted: int) -> int:
         """An even share of the machine's cores unless a number is wanted."""
-        return wanted or max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", self.count)))
+        return wanted or max(1, len(os.sched_getaffinity(0)) // self._neighbours)
 
     def open_run(self, config: Config) -> RunDir | Onlooker:
         """Only the first process writes, and holds the lock."""
@@ -171,20 +179,17 @@ class Several(OneProcess):
             self.share(state, phase)
 
     def share(self, *parts: Remembers) -> None:
-        """The structure goes ahead, so that the others can make room for the tensors."""
-        tensors: list[Tensor] = []
-        content = b""
+        """As a checkpoint would carry it, through host memory."""
+        buffer = io.BytesIO()
         if self.first:
-            structure = _mapped([part.state_dict() for part in parts], lambda one: _listed(tensors, one).to("meta"))
-            content = _to_bytes((structure, [one.device.type for one in tensors]))
-        structure, devices = _from_bytes(_broadcast(content))
+            torch.save([part.state_dict() for part in parts], buffer)
+        size = torch.tensor(buffer.tell())
+        _reach(dist.broadcast, size, 0)
+        content = torch.frombuffer(buffer.getbuffer() if self.first else bytearray(int(size)), dtype=torch.uint8)
+        _reach(dist.broadcast, content, 0)
         if not self.first:
-            place = iter(devices)
-            structure = _mapped(structure, lambda one: _listed(tensors, torch.empty_like(one, device=next(place))))
-        for tensor in tensors:
-            _reach(dist.broadcast, tensor, 0)
-        if not self.first:
-            for part, saved in zip(parts, structure, strict=True):
+            everything = torch.load(io.BytesIO(content.numpy()), map_location="cpu", weights_only=True)
+            for part, saved in zip(parts, everything, strict=True):
                 part.load_state_dict(saved)
 
 
@@ -298,43 +303,11 @@ def _stamp(state: TrainingState) -> tuple[Any, ...]:
 
 
 def _marks(value: Any) -> Any:
-    """Plain data with tensors as identity and version."""
-    return _mapped(value, lambda one: (id(one), one._version))
-
-
-def _mapped(value: Any, function: Callable[[Tensor], Any]) -> Any:
-    """The same dicts, lists and tuples with something else in the place of each tensor."""
+    """Plain data with identity and version in the place of each tensor."""
     if isinstance(value, Tensor):
-        return function(value)
+        return id(value), value._version
     if isinstance(value, dict):
-        return {key: _mapped(one, function) for key, one in value.items()}
+        return {key: _marks(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_mapped(one, function) for one in value)
+        return [_marks(one) for one in value]
     return value
-
-
-# -- messages --------------------------------------------------------------------------------------------------
-
-
-def _listed(tensors: list[Tensor], one: Tensor) -> Tensor:
-    tensors.append(one.contiguous())
-    return one
-
-
-def _broadcast(content: bytes) -> bytes:
-    """The first process's bytes."""
-    size = torch.tensor([len(content)])
-    _reach(dist.broadcast, size, 0)
-    buffer = torch.frombuffer(bytearray(content or int(size)), dtype=torch.uint8)
-    _reach(dist.broadcast, buffer, 0)
-    return buffer.numpy().tobytes()
-
-
-def _to_bytes(value: Any) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(value, buffer)
-    return buffer.getvalue()
-
-
-def _from_bytes(content: bytes) -> Any:
-    return torch.load(io.BytesIO(content), weights_only=True)
