@@ -20,6 +20,11 @@ from pathlib import Path
 
 import nanobind
 import numpy as np
+import torch
+from diff_gaussian_rasterization import View, _native, rasterize, scatter
+from diff_gaussian_rasterization.losses import photometric
+from diff_gaussian_rasterization.optim import adam_step
+from simple_knn import nearest
 
 ROOT = Path(__file__).resolve().parents[2]
 RASTERIZER, NEAREST = (ROOT / "submodules" / name for name in ("diff-gaussian-rasterization", "simple-knn"))
@@ -81,8 +86,6 @@ def sanitizing(site: Path) -> dict[str, str]:
 
 def feed(count: int, first: int, current: Path) -> None:
     """Draw, differentiate, step, compare and search neighbours with drawn values, extremes among them."""
-    import torch
-
     torch.set_num_threads(1)
     for seed in range(first, first + count):
         current.write_text(str(seed))
@@ -90,12 +93,6 @@ def feed(count: int, first: int, current: Path) -> None:
 
 
 def _feed(rng: np.random.Generator) -> None:
-    import torch
-    from diff_gaussian_rasterization import View, rasterize, scatter
-    from diff_gaussian_rasterization.losses import photometric
-    from diff_gaussian_rasterization.optim import adam_step
-    from simple_knn import nearest
-
     share, spread = float(rng.choice([0, 0.01, 0.2])), float(rng.choice([0.1, 1, 30]))
 
     def drawn(*shape: int) -> torch.Tensor:
@@ -151,8 +148,6 @@ def examine(site: Path, count: int, seed: int) -> bool:
 
 
 def _runs_here(name: str) -> bool:
-    from diff_gaussian_rasterization import _native
-
     try:
         _native.Launch(name, 1, False)
     except ValueError:
