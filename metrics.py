@@ -19,6 +19,9 @@ if __name__ == "__main__":
 
     quiet_imports()
 
+import torch
+
+from gaussian_renderer.backend import choose_backend
 from scene.model_folder import holds_out_views
 from utils.atomic import write_text
 from utils.command import Parser, run_command
@@ -50,15 +53,15 @@ class Figures:
         return {name: getattr(self, name) for name in ("SSIM", "PSNR", "LPIPS")}
 
 
-def measure(folder: Path, lpips: Lpips | None) -> Figures:
-    """Compare `folder`/renders with `folder`/gt, minding `folder`/masks where there is one."""
+def measure(folder: Path, lpips: Lpips | None, device: torch.device) -> Figures:
+    """Compare `folder`/renders with `folder`/gt, minding `folder`/masks where there is one; computed on a device."""
     figures = Figures()
     for render in sorted((folder / "renders").glob("*.png")):
-        image, photo = read_picture(render), read_picture(folder / "gt" / render.name)
+        image, photo = (read_picture(file).to(device) for file in (render, folder / "gt" / render.name))
         if image.shape != photo.shape:
             raise UserError(f"{render}: size differs from its photo in gt/; run render.py again")
         mask_file = folder / "masks" / render.name
-        mask = read_mask(mask_file) if mask_file.is_file() else None
+        mask = read_mask(mask_file).to(device) if mask_file.is_file() else None
         figures.masked += mask is not None
         figures.SSIM[render.name] = _finite(ssim(image, photo, mask))
         figures.PSNR[render.name] = _finite(psnr(image, photo, mask))
@@ -91,10 +94,10 @@ def protocol(split: str, measured: dict[str, Figures], lpips: Lpips | None) -> d
     }
 
 
-def evaluate(model: Path, lpips: Lpips | None, *, quiet: bool) -> None:
+def evaluate(model: Path, lpips: Lpips | None, device: torch.device, *, quiet: bool) -> None:
     """Measure one model folder, write its three files and complete its report."""
     split, folders = methods(model)
-    measured = {folder.name: measure(folder, lpips) for folder in folders}
+    measured = {folder.name: measure(folder, lpips, device) for folder in folders}
     _write_json(model / "results.json", {name: figures.means() for name, figures in measured.items()})
     _write_json(model / "per_view.json", {name: figures.per_view() for name, figures in measured.items()})
     _write_json(model / "metrics_protocol.json", protocol(split, measured, lpips))
@@ -104,12 +107,12 @@ def evaluate(model: Path, lpips: Lpips | None, *, quiet: bool) -> None:
         print(f"Report: {report}")
 
 
-def load_lpips(file: Path | None, *, quiet: bool) -> Lpips | None:
+def load_lpips(file: Path | None, device: torch.device, *, quiet: bool) -> Lpips | None:
     """The network of --lpips_weights, else of `make lpips`, else none and a notice that says so."""
     if file is not None:
-        return Lpips(file)
+        return Lpips(file, device)
     if LPIPS_WEIGHTS.is_file():
-        return Lpips(LPIPS_WEIGHTS)
+        return Lpips(LPIPS_WEIGHTS, device)
     if not quiet:
         print("LPIPS is null: no weights. `make lpips` fetches them, or give --lpips_weights FILE.")
     return None
@@ -120,13 +123,15 @@ def main(args: Sequence[str]) -> None:
     parser = Parser("Measure rendered views against the photos, by INRIA's protocol.")
     parser.add_argument("-m", "--model_path", "--model_paths", type=Path, nargs="+", required=True, metavar="MODEL")
     parser.add_argument("--lpips_weights", type=Path, metavar="FILE", help="safetensors of LPIPS with VGG16")
+    parser.add_argument("--backend", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     settings = parser.parse_args(args)
     for model in settings.model_path:
         methods(model)  # a wrong folder is found before the first is measured
-    lpips = load_lpips(settings.lpips_weights, quiet=settings.quiet)
+    device = choose_backend(settings.backend).device
+    lpips = load_lpips(settings.lpips_weights, device, quiet=settings.quiet)
     for model in settings.model_path:
-        evaluate(model, lpips, quiet=settings.quiet)
+        evaluate(model, lpips, device, quiet=settings.quiet)
 
 
 def _print_results(model: Path, split: str, measured: dict[str, Figures]) -> None:

@@ -65,9 +65,9 @@ def why_not_cuda() -> str | None:
 def _machine() -> str | None:
     """Driver, torch, card."""
     if not any(Path(file).exists() for file in DRIVER_FILES):
-        return "no NVIDIA driver is loaded (with a card: install one, then `make clean cuda`)"
+        return "no NVIDIA driver is loaded (with a card: install one, then `make cuda`)"
     if torch.version.cuda is None:
-        return f"torch {torch.__version__} is a CPU build, `make clean cuda` installs the other"
+        return f"torch {torch.__version__} is a CPU build, `make cuda` installs the other"
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         if torch.cuda.is_available():

@@ -30,8 +30,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-WITH_CUDA = "diff-gaussian-rasterization"
-NATIVE = (WITH_CUDA, "simple-knn")
+NATIVE = ("diff-gaussian-rasterization", "simple-knn")
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 OLDEST_PYTHON = (3, 11)
 
@@ -295,7 +294,7 @@ class Environment:
     def install_native(self, package: Path, architectures: str = "") -> None:
         """Build one native package and install it, in isolation; with a CUDA backend if there are architectures."""
         say(f"building {package.name} with {compiler()}")
-        defines = {"DGR_CUDA_ARCHITECTURES": architectures, "CMAKE_CUDA_COMPILER": nvcc()} if architectures else {}
+        defines = {"CUDA_ARCHS": architectures, "CMAKE_CUDA_COMPILER": nvcc()} if architectures else {}
         settings = [f"--config-settings=cmake.define.{name}={value}" for name, value in defines.items()]
         # a copy, so that no build folder appears among the sources and an edit during the build does no harm
         with tempfile.TemporaryDirectory() as folder:
@@ -330,21 +329,19 @@ def set_up(environment: Environment, asked: str | None = None) -> None:
         did = True
     for name in NATIVE:
         package = ROOT / "submodules" / name
-        targets = architectures if name == WITH_CUDA else ""
-        sources = content_hash(native_sources(package), *machine, os.environ.get("CXX", ""))
-        if not environment.stamped(name, sources + targets):
+        fingerprint = content_hash(native_sources(package), *machine, os.environ.get("CXX", "")) + architectures
+        if not environment.stamped(name, fingerprint):
             check_python()
             compiler()
-            if name == WITH_CUDA:
-                say(message)
+            say(message)
             try:
-                environment.install_native(package, targets)
+                environment.install_native(package, architectures)
             except SetupError:
-                if asked is not None or not targets:
+                if asked is not None or not architectures:
                     raise
                 say("the CUDA backend could not be built: going on without it; `make cuda` tries again")
                 environment.install_native(package)
-            environment.stamp(name, sources + targets)
+            environment.stamp(name, fingerprint)
             did = True
     if asked is not None:
         environment.cuda_file.write_text(architectures)

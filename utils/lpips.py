@@ -30,13 +30,13 @@ LPIPS_PROTOCOL = "VGG16, v0.1 heads, pictures in [0, 1] not rescaled to [-1, 1],
 
 
 class Lpips:
-    """The metric; `distance` compares two pictures."""
+    """The metric; `distance` compares two pictures that are on its device."""
 
     net = "vgg16"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
         try:
-            self._weights = load_file(path)
+            self._weights = {name: weight.to(device) for name, weight in load_file(path).items()}
             self.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         except (OSError, SafetensorError) as error:
             raise UserError(f"--lpips_weights {path}: {error}; `make lpips` fetches weights") from error
@@ -67,7 +67,8 @@ class Lpips:
 
     def _features(self, image: Tensor) -> list[Tensor]:
         """Unit feature vectors [C, h, w] at the end of each stage."""
-        x = (image.float() - torch.tensor(SHIFT).view(3, 1, 1)) / torch.tensor(SCALE).view(3, 1, 1)
+        x = image.float()
+        x = (x - x.new_tensor(SHIFT).view(3, 1, 1)) / x.new_tensor(SCALE).view(3, 1, 1)
         features = []
         for stage, layers in enumerate(STAGES):
             if stage:

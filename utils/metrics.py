@@ -60,7 +60,7 @@ def hide(image: Tensor, mask: Tensor | None) -> Tensor:
 
 def _blur(image: Tensor) -> Tensor:
     """The Gaussian window is a product of two lines: blur columns, then rows. [3, H, W] to the same."""
-    offsets = torch.arange(WINDOW, dtype=image.dtype) - WINDOW // 2
+    offsets = torch.arange(WINDOW, dtype=image.dtype, device=image.device) - WINDOW // 2
     line = torch.exp(-0.5 * (offsets / SIGMA) ** 2)
     line = line / line.sum()
     columns = functional.conv2d(image[:, None], line.view(1, 1, -1, 1), padding=(WINDOW // 2, 0))

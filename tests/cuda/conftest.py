@@ -17,20 +17,31 @@ from diff_gaussian_rasterization import View, native
 
 @pytest.fixture(scope="session")
 def cuda_on_host(request: pytest.FixtureRequest) -> ModuleType:
-    """The extension `_cuda` built by g++; kept in pytest's cache until a source changes."""
+    """The rasteriser's extension `_cuda` built by g++."""
+    return host_module(request, "rasteriser", build.RASTERISER)
+
+
+@pytest.fixture(scope="session")
+def search_on_host(request: pytest.FixtureRequest) -> ModuleType:
+    """The extension `_cuda` of simple-knn built by g++."""
+    return host_module(request, "search", build.SEARCH)
+
+
+def host_module(request: pytest.FixtureRequest, kind: str, units: list[Path]) -> ModuleType:
+    """A module that is kept in pytest's cache until a source changes."""
     if not build.host_compiler():
         pytest.skip("no g++ on this machine: kernels are executed on the host through it")
     pytest.importorskip("nanobind", reason="no nanobind in this environment: the module is bound with it")
     digest = hashlib.sha256()
-    for path in sorted([*build.CSRC.rglob("*.*"), *build.HERE.glob("*.h"), *build.HERE.glob("cuda_build.py")]):
+    for path in sorted([*units[-1].parent.rglob("*.*"), *build.HERE.glob("*.h"), build.HERE / "cuda_build.py"]):
         digest.update(path.read_bytes())
-    folder = Path(request.config.cache.mkdir("cuda-on-host"))
+    folder = Path(request.config.cache.mkdir(f"{kind}-on-host"))
     name = f"_cuda-{digest.hexdigest()[:16]}{build.SUFFIX}"
     if not (folder / name).is_file():
         for old in folder.iterdir():
             old.unlink()
         with tempfile.TemporaryDirectory() as built:
-            shutil.copy(build.build_host_module(Path(built)), folder / f"{name}.part")
+            shutil.copy(build.build_host_module(Path(built), units), folder / f"{name}.part")
         (folder / f"{name}.part").rename(folder / name)
     return build.load(folder / name)
 

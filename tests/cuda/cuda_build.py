@@ -17,6 +17,9 @@ HERE = Path(__file__).resolve().parent
 PACKAGE = HERE.parents[1] / "submodules" / "diff-gaussian-rasterization"
 CSRC = PACKAGE / "csrc"
 KERNELS = sorted(CSRC.glob("cuda/*.cu"))
+NEAREST = PACKAGE.parent / "simple-knn" / "csrc" / "nearest.cu"
+RASTERISER = [*KERNELS, CSRC / "cuda/errors.cpp", CSRC / "bind_rasterizer.cpp", CSRC / "bind_cuda.cpp"]
+SEARCH = [NEAREST, NEAREST.parent / "bind_cuda.cpp"]
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 HOST = ["-std=c++17", "-DDGR_HOST_EXECUTION", "-O1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"]
 HOST += ["-Wall", "-Wextra", f"-I{HERE}"]
@@ -44,15 +47,14 @@ def nvcc() -> str | None:
     return shutil.which("nvcc") or next(filter(None, (shutil.which(f"{f}/bin/nvcc") for f in folders if f)), None)
 
 
-def build_host_module(folder: Path) -> Path:
-    """The extension module `_cuda`, its kernels executed by the host."""
+def build_host_module(folder: Path, units: list[Path]) -> Path:
+    """The extension module `_cuda` of RASTERISER or SEARCH, its kernels executed by the host."""
     import nanobind
 
     source = Path(nanobind.source_dir())
     includes = [nanobind.include_dir(), source.parent / "ext/robin_map/include", sysconfig.get_path("include"), CSRC]
     flags = [*HOST, *(f"-I{path}" for path in includes), "-DDGR_CUDA", "-DNB_DOMAIN=dgr_host"]
     flags.append('-DDGR_CUDA_ARCHITECTURES=""')
-    units = [*KERNELS, CSRC / "cuda/errors.cpp", CSRC / "bind_rasterizer.cpp", CSRC / "bind_cuda.cpp"]
 
     def compile_unit(unit: Path) -> Path:
         out = folder / f"{unit.stem}.o"

@@ -138,6 +138,6 @@ class PretendedCard(TorchFunctionMode):
 def pretend(monkeypatch: Any) -> PretendedCard:
     """The mode, and the parts of torch.cuda that the product asks beside tensors."""
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=0))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda *_: SimpleNamespace(cuda_stream=0))
     monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor)  # worker threads are not in the mode
     return PretendedCard()

@@ -12,7 +12,7 @@ ARCHITECTURES = os.environ.get("DGR_CUDA_ARCHITECTURES", "sm_90").split(",")
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("unit", build.KERNELS, ids=lambda unit: unit.name)
+@pytest.mark.parametrize("unit", [*build.KERNELS, build.NEAREST], ids=lambda unit: unit.name)
 def test_a_source_compiles_without_warnings_or_spills(unit, architecture, tmp_path, record_property):
     if not build.nvcc():
         pytest.skip("no nvcc on this machine (PATH, CUDA_HOME, /usr/local/cuda)")

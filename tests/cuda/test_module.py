@@ -46,7 +46,7 @@ def test_the_wheel_loads_without_a_driver_and_its_functions_answer_with_a_line(t
         pytest.skip("no nvcc on this machine (PATH, CUDA_HOME, /usr/local/cuda)")
     for tool in ("scikit_build_core", "nanobind"):
         pytest.importorskip(tool, reason="builds without pip's isolation, to need no network")
-    settings = {"cmake.define.DGR_CUDA_ARCHITECTURES": "90", "cmake.define.CMAKE_CUDA_COMPILER": build.nvcc()}
+    settings = {"cmake.define.CUDA_ARCHS": "90", "cmake.define.CMAKE_CUDA_COMPILER": build.nvcc()}
     settings = [f"--config-settings={name}={value}" for name, value in settings.items()]
     wheel = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path]
     build.run(sys.executable, "-m", "pip", *wheel, *settings, build.PACKAGE)

@@ -12,6 +12,7 @@ from diff_gaussian_rasterization import _native, native
 from PIL import Image
 from pretended_card import CARD, MixedDevicesError, on_card
 
+import metrics
 import render
 import train
 from gaussian_renderer import backend
@@ -21,7 +22,7 @@ from tests.scenes.small_capture import write_capture
 from utils.command import run_command
 
 SMALL = ("--iterations", 30, "--num_points", 60, "--vlm_views", 2, "--score_views", 3, "--quiet")
-FEW = ("--iterations", 9, "--num_points", 40, "--vlm_views", 1, "--vlm_rounds", 1, "--score_views", 2, "--quiet")
+FEW = ("-r", 2, "--iterations", 6, "--num_points", 30, "--vlm_views", 1, "--vlm_rounds", 1, "--quiet")
 
 
 def run(command, *words: object) -> int:
@@ -54,7 +55,7 @@ def pretended(monkeypatch):
         return Backend(torch.device("cpu") if asked == "cpu" else CARD, "pretended")
 
     def on(module) -> pretended_card.PretendedCard:
-        for command in (train, render):
+        for command in (train, render, metrics):
             monkeypatch.setattr(command, "choose_backend", chosen)
         monkeypatch.setattr(native, "cuda", module)
         return pretended_card.pretend(monkeypatch)
@@ -82,13 +83,17 @@ def test_a_run_mixes_no_devices_and_gives_the_model_of_the_cpu(pretended, captur
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_a_run_goes_on_from_the_card_to_the_cpu_and_back_and_is_drawn_there(pretended, capture, tmp_path):
+def test_a_run_goes_on_from_the_card_to_the_cpu_and_is_drawn_and_measured_there(pretended, capture, tmp_path):
     folder = tmp_path / "M"
     with pretended(_native):
         assert run(train, "-s", capture, "-m", folder, *SMALL) == 0
         assert run(train, "-m", folder, "--iterations", 33, "--resume", "--quiet") == 0
         assert run(render, "-m", folder, "--depth", "--alpha", "--quiet") == 0
-    assert len(list((folder / "test" / "ours_33" / "renders").iterdir())) == 2
+        assert run(metrics, "-m", folder, "--quiet") == 0
+    there = json.loads((folder / "results.json").read_text())
+    assert there["ours_33"]["PSNR"] > 5
+    assert run(metrics, "-m", folder, "--backend", "cpu", "--quiet") == 0
+    assert json.loads((folder / "results.json").read_text()) == there
     assert run(train, "-m", folder, "--iterations", 36, "--resume", "--backend", "cpu", "--quiet") == 0
 
 

@@ -13,6 +13,8 @@
 #include <thread>
 #include <vector>
 
+#include "best.h"
+
 namespace simple_knn {
 namespace {
 
@@ -23,14 +25,7 @@ using Point = std::array<double, 3>;
 struct Box {
     Point low, high;
 
-    double squared_distance(const Point& p) const {
-        double sum = 0;
-        for (int axis = 0; axis < 3; ++axis) {
-            const double outside = std::max({low[axis] - p[axis], p[axis] - high[axis], 0.0});
-            sum += outside * outside;
-        }
-        return sum;
-    }
+    double to(const Point& p) const { return squared_distance(low.data(), high.data(), p.data()); }
 
     int widest_axis() const {
         const Point size = {high[0] - low[0], high[1] - low[1], high[2] - low[2]};
@@ -68,12 +63,13 @@ class Tree {
     template <class Best>
     void search(const Point& p, Best& best, int64_t node, Range range) const {
         if (range.size() <= kLeafSize) {
-            for (int64_t place = range.begin; place < range.end; ++place) best.offer(p, entries_[place]);
+            for (int64_t place = range.begin; place < range.end; ++place)
+                best.offer(squared_distance(entries_[place].point.data(), p.data()), entries_[place].index);
             return;
         }
         const int64_t left = 2 * node + 1, right = left + 1;
         const Range low = {range.begin, range.middle()}, high = {range.middle(), range.end};
-        const double to_left = boxes_[left].squared_distance(p), to_right = boxes_[right].squared_distance(p);
+        const double to_left = boxes_[left].to(p), to_right = boxes_[right].to(p);
         const bool left_first = to_left <= to_right;
         if (left_first && to_left < best.worst()) search(p, best, left, low);
         if (to_right < best.worst()) search(p, best, right, high);
@@ -114,38 +110,6 @@ class Tree {
     std::vector<Box> boxes_;
 };
 
-// The nearest entries so far, sorted; everything but the point itself counts, duplicates of it too.
-class Best {
-  public:
-    Best(int neighbours, int64_t self) : neighbours_(neighbours), self_(self) {
-        std::fill_n(distances_.begin(), neighbours, std::numeric_limits<double>::infinity());
-        std::fill_n(indices_.begin(), neighbours, int64_t(-1));
-    }
-
-    double worst() const { return distances_[neighbours_ - 1]; }
-    double distance(int rank) const { return distances_[rank]; }
-    int64_t index(int rank) const { return indices_[rank]; }
-
-    void offer(const Point& p, const Entry& entry) {
-        const double dx = entry.point[0] - p[0], dy = entry.point[1] - p[1], dz = entry.point[2] - p[2];
-        const double squared = dx * dx + dy * dy + dz * dz;
-        if (squared >= worst() || entry.index == self_) return;
-        int rank = neighbours_ - 1;
-        for (; rank > 0 && distances_[rank - 1] > squared; --rank) {
-            distances_[rank] = distances_[rank - 1];
-            indices_[rank] = indices_[rank - 1];
-        }
-        distances_[rank] = squared;
-        indices_[rank] = entry.index;
-    }
-
-  private:
-    int neighbours_;
-    int64_t self_;
-    std::array<double, kMostNeighbours> distances_;
-    std::array<int64_t, kMostNeighbours> indices_;
-};
-
 // Split [0, count) into one contiguous range per thread.
 void parallel_ranges(int64_t count, int threads, const std::function<void(Range)>& work) {
     std::vector<std::thread> others;
@@ -169,7 +133,7 @@ void nearest(const NearestArgs& args, int64_t* indices, double* squared_distance
     parallel_ranges(args.count, threads, [&](Range places) {
         for (int64_t place = places.begin; place < places.end; ++place) {
             const Entry& self = tree[place];
-            Best best(args.neighbours, self.index);
+            Best<kMostNeighbours> best(args.neighbours, self.index);
             tree.search(self.point, best, 0, tree.whole());
             for (int rank = 0; rank < args.neighbours; ++rank) {
                 const int64_t at = self.index * args.neighbours + rank;
