@@ -29,7 +29,7 @@ Written by `python -m tests.refusals`, which runs every line of it; a test holds
 Every refusal is one line on stderr that names the file or flag, what is wrong and what to do; the exit code is 2.
 `S` is a dataset, `M` the folder of a run. Ctrl-C, SIGTERM and a terminal that closes finish the step, write a
 checkpoint and end with 130. Too little memory, a full disk and a value that is not finite are such a line too;
-`--resume` goes on from the last checkpoint.
+`--resume` goes on from the last checkpoint. Whoever reads the output may leave (`| head -1`): the run goes on.
 
 | command | situation | what it says |
 |---|---|---|
