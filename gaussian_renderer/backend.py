@@ -53,7 +53,8 @@ def refuse_varying_sums(asked: bool) -> None:
     """`--deterministic`: torch raises where it has no operation with a fixed order of sums; before the card is used."""
     if asked:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(asked)
+    if asked != torch.are_deterministic_algorithms_enabled():  # torch imports its compiler to set this: a second
+        torch.use_deterministic_algorithms(asked)
     torch.utils.deterministic.fill_uninitialized_memory = False  # our kernels write all that they read
 
 

@@ -24,7 +24,7 @@ from utils import checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ("--num_points", 60, "--vlm_views", 3, "--quiet", "--threads", 1, "--checkpoint_every", 9)
-ALL_PHASES = (*SMALL, "--iterations", 30, "--views_per_step", 2)
+ALL_PHASES = (*SMALL, "--iterations", 24, "--views_per_step", 2)
 DENSE = ("--phases", "none", "--densification_interval", 4, "--densify_from_iter", 2, "--random_background")
 PLAIN = (*SMALL, *DENSE, "--iterations", 40, "--views_per_step", 4)
 
@@ -93,6 +93,7 @@ def test_views_come_in_the_order_of_single_steps_also_when_there_are_fewer_than_
 DRIVER = """
 import json, os, shutil, sys
 import torch.distributed as dist
+import torch.utils.tensorboard  # once, here
 import train
 from utils.command import run_command
 from utils.errors import UserError
