@@ -333,7 +333,8 @@ def set_up(environment: Environment, asked: str | None = None) -> None:
         if not environment.stamped(name, fingerprint):
             check_python()
             compiler()
-            say(message)
+            if name == NATIVE[0]:
+                say(message)
             try:
                 environment.install_native(package, architectures)
             except SetupError:
