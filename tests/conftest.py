@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixtures that several test files share."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ from hypothesis import settings
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 torch.set_num_threads(1)
+
+# Where the tests are started in the background, Ctrl-C is ignored, and so it would be in the commands they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No test measures time, and every run tries the same examples.
 settings.register_profile("project", deadline=None, derandomize=True)

@@ -155,7 +155,8 @@ def test_a_run_can_start_from_it(tmp_path, suffix):
     else:
         export(path, splats, suffix, start=html.Start(np.zeros(3), np.ones(3), np.ones(3)), title="")
     settings = tiny.config(tmp_path / "run", init=str(path))
-    made = _starting_gaussians(settings, tiny.scene(4), np.zeros(3), torch.Generator().manual_seed(0))
+    cpu = torch.device("cpu")
+    made = _starting_gaussians(settings, tiny.scene(4), np.zeros(3), torch.Generator().manual_seed(0), cpu)
     assert len(made) == 40
     assert made.sh_rest.shape == (40, 15, 3)
     assert (np.sort(made.means.detach().numpy(), 0) - np.sort(splats.means, 0)).max() < 1e-3

@@ -13,6 +13,7 @@ import phases
 from arguments import Config, RunConfig
 from phases.base import Phase
 from phases.every import NEVER, Every
+from phases.ranks import OneProcess
 from phases.schedule import PhaseSchedule, schedule
 from utils.errors import UserError
 
@@ -63,6 +64,7 @@ class _State:
 
     def __init__(self, iteration: int = 0) -> None:
         self.iteration = iteration
+        self.ranks = OneProcess()
 
 
 def _hooked(calls: list[str], lengths: list[int]) -> PhaseSchedule:
