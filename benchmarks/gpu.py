@@ -25,6 +25,8 @@ from diff_gaussian_rasterization import View, rasterize
 from diff_gaussian_rasterization.optim import adam_step
 from torch import Tensor
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from gaussian_renderer.backend import choose_backend
 from utils.command import Parser, run_command
 

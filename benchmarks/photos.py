@@ -13,6 +13,7 @@ alone here, a fraction of a training step, so the cache's share is rather larger
 """
 
 import argparse
+import sys
 import tempfile
 import time
 from itertools import pairwise
@@ -23,6 +24,8 @@ import torch
 from diff_gaussian_rasterization import set_threads
 from diff_gaussian_rasterization.losses import photometric
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scene.photo_cache import AHEAD, PhotoCache
 from scene.photos import Photo, probe
