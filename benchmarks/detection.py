@@ -69,11 +69,12 @@ class World:
     mult: float
 
     @torch.no_grad()
-    def draw(self, camera: Camera, changed: Mapping[str, Tensor] | None = None) -> Tensor:
-        """A view [3, H, W] with other parameters than the trained ones."""
+    def draw(self, camera: Camera, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
+        """A view [3, H, W], with other parameters than the trained ones if there are any."""
         gaussians = self.gaussians
-        if changed is not None:
-            gaussians = GaussianModel({**_copy(gaussians), **changed}, sh_degree=gaussians.sh_degree)
+        if parameters is not None:
+            degrees = {"max_sh_degree": gaussians.max_sh_degree, "sh_degree": gaussians.sh_degree}
+            gaussians = GaussianModel(parameters, **degrees)
         return render(camera, gaussians, self.background, mult=self.mult).image.clamp(0, 1)
 
 
@@ -87,11 +88,7 @@ def open_world(run: Path) -> World:
     return World(GaussianModel(parameters, **degrees), scene.train_cameras, background, config.pipeline.mult)
 
 
-def _copy(gaussians: GaussianModel) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in gaussians.parameters().items()}
-
-
-# -- defects: parameters that replace the trained ones, given the spot's rows bool [N] --------------------------------
+# -- defects: all parameters, changed where the spot [N] is true --------------------------------------------------
 
 
 def removed(rows: dict[str, Tensor], spot: Tensor, camera: Camera, generator: torch.Generator) -> dict[str, Tensor]:
@@ -141,7 +138,8 @@ def plant(world: World, count: int, seed: int) -> Iterator[Trial]:
         camera = world.cameras[int(torch.randint(len(world.cameras), (1,), generator=generator))]
         spot = _spot(world, camera, generator)
         kind = kinds[done % len(kinds)]
-        damaged = world.draw(camera, KINDS[kind](_copy(world.gaussians), spot, camera, generator))
+        rows = {name: value.detach().clone() for name, value in world.gaussians.parameters().items()}
+        damaged = world.draw(camera, KINDS[kind](rows, spot, camera, generator))
         truth = _changed(damaged, world.draw(camera))
         if truth is None:
             continue
