@@ -243,7 +243,8 @@ class DensityControl:
         self.update_reach(gaussians)
 
     def finish(self, state: TrainingState) -> None:
-        """After the rows have changed: statistics start anew, distances are taken again."""
+        """After the rows have changed: they are arranged, statistics start anew, distances are taken again."""
+        state.gaussians.arrange()
         self.grown(state.gaussians)
         for name in STATISTICS:
             state.gaussians.rows[name].zero_()

@@ -4,6 +4,7 @@
 import pytest
 import tiny
 import torch
+from simple_knn import along_a_curve
 
 from phases.density import rotate
 from phases.scores import PLAIN, contributions, detail, normalised, score_gaussians
@@ -41,6 +42,18 @@ def test_large_rows_with_a_large_absolute_gradient_become_two_smaller_ones(state
     assert len(model) == len(parents) + 2
     assert torch.allclose(children, torch.log(torch.tensor(1 / 1.6)).expand(4, 3))
     assert not (model.means.detach()[:, None] == parents[None, :2]).all(-1).any()
+
+
+def test_rows_that_changed_are_brought_into_the_order_of_a_curve(state):
+    model = state.gaussians
+
+    def colours():
+        return dict(zip(map(tuple, model.means.tolist()), model.sh_dc.flatten(1).tolist(), strict=True))
+
+    before = colours()
+    state.density.finish(state)
+    assert (along_a_curve(model.means.detach()).diff() >= 0).all()
+    assert before == colours() and len(before) == len(model)
 
 
 def test_rows_that_are_not_wanted_stay_alone(state):

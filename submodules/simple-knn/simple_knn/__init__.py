@@ -15,7 +15,7 @@ try:
 except ImportError:  # not built, or not loadable: points on a card are searched on the CPU
     _cuda = None
 
-__all__ = ["distCUDA2", "nearest"]
+__all__ = ["along_a_curve", "distCUDA2", "nearest"]
 
 
 @torch.no_grad()
@@ -81,7 +81,7 @@ def nearest(points: Tensor, k: int, *, threads: int = 0, dtype: torch.dtype | No
 def _search_on_card(points: Tensor, k: int, indices: Tensor, squared: Tensor) -> None:
     """Fill both outputs; torch sorts, the module searches."""
     count, boxes = len(points), -(-len(points) // _cuda.BOX)
-    order = _along_a_curve(points).argsort(stable=True)
+    order = along_a_curve(points).argsort(stable=True)
     ordered = points[order]
     padded = torch.cat([ordered, ordered[-1:].expand(boxes * _cuda.BOX - count, 3)]).view(boxes, _cuda.BOX, 3)
     corners = torch.cat([padded.amin(1), padded.amax(1)], dim=1)
@@ -90,10 +90,15 @@ def _search_on_card(points: Tensor, k: int, indices: Tensor, squared: Tensor) ->
     _cuda.nearest(stream, *arrays, count, k, indices.data_ptr(), squared.data_ptr())
 
 
-def _along_a_curve(points: Tensor) -> Tensor:
-    """Morton code int64 [N]: 21 bits of each coordinate, interleaved."""
+def along_a_curve(points: Tensor) -> Tensor:
+    """Morton code int64 [N] of points [N, 3]: 21 bits of each coordinate in their bounding cube, interleaved.
+
+    In the order of the codes, what is near in memory is near in space.
+    """
+    if not len(points):
+        return points.new_zeros(0, dtype=torch.int64)
     low, high = points.amin(0), points.amax(0)
-    cells = ((points - low) / (high - low).amax().clamp_min(1e-300) * (2**21 - 1)).long()
+    cells = ((points - low) / (high - low).amax().clamp_min(torch.finfo(points.dtype).tiny) * (2**21 - 1)).long()
     for shift, mask in (
         (32, 0x1F00000000FFFF),
         (16, 0x1F0000FF0000FF),

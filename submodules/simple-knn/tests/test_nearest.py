@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 import torch
-from simple_knn import distCUDA2, nearest
+from simple_knn import along_a_curve, distCUDA2, nearest
 
 CSRC = pathlib.Path(__file__).resolve().parents[1] / "csrc"
 
@@ -123,6 +123,14 @@ def test_strided_points_are_read_as_they_are_meant():
 
 def test_a_leaf_that_requires_grad_is_accepted():
     assert not distCUDA2(torch.zeros(5, 3, requires_grad=True)).requires_grad
+
+
+def test_a_curve_goes_through_each_eighth_of_a_cube_before_the_next():
+    points = torch.cartesian_prod(*[torch.arange(4.0)] * 3)[torch.randperm(64)]
+    ordered = points[along_a_curve(points).argsort()]
+    eighths = (ordered // 2).view(8, 8, 3)
+    assert (eighths == eighths[:, :1]).all()
+    assert along_a_curve(torch.ones(3, 3)).unique().numel() == 1 and len(along_a_curve(torch.zeros(0, 3))) == 0
 
 
 def test_the_name_that_3dgs_code_imports_is_there():
