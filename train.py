@@ -2,7 +2,7 @@
 """Posed photos in, Gaussians out: `python train.py --source S --model_path M [--qwen_model_path Q]`."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 if __name__ == "__main__":
     from utils.startup import quiet_imports
@@ -23,14 +23,14 @@ from phases.ranks import OneProcess, joined
 from phases.schedule import schedule
 from phases.start import start
 from phases.state import Step, TrainingState
+from phases.watch import Numbers
 from scene.dataset import open_scene
 from scene.summary import describe
 from utils.command import run_command
-from utils.finite import check_finite
 from vlm import check_detector
 
 
-def train_step(state: TrainingState, phase: Phase) -> dict[str, float]:
+def train_step(state: TrainingState, phase: Phase) -> Mapping[str, float]:
     """Render the next views, let the phase judge each and react, move the Gaussians; returns the mean losses."""
     state.iteration += 1
     gaussians = state.gaussians
@@ -42,12 +42,11 @@ def train_step(state: TrainingState, phase: Phase) -> dict[str, float]:
         step = Step(state.iteration, camera, *state.photo(camera), output)
         losses = phase.loss(state, step)
         terms = torch.stack([*losses.values()])
-        values = dict(zip(losses, terms.tolist(), strict=True))  # one wait for a card, not one for each term
-        check_finite(state.iteration, {f"loss {name}": value for name, value in values.items()})
+        judged.append(Numbers(losses, terms))
+        state.watch.losses(state.iteration, judged[-1])
         terms.sum().backward()
         phase.after_view(state, step)
-        judged.append(values)
-    check_finite(state.iteration, {f"gradient of {name}": gaussians.rows[name].grad for name in GEOMETRY})
+    state.watch.gradients(state.iteration, {name: gaussians.rows[name].grad for name in GEOMETRY})
 
     state.ranks.lead(phase.after_step, state, phase)
     state.optimizer.step(gaussians, state.iteration, phase.windows(state))

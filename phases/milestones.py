@@ -100,6 +100,7 @@ class Milestones:
 
     def _check(self) -> None:
         """What is broken is neither trained on nor written."""
+        self._state.watch.settle()
         rows = self._state.gaussians.rows
         check_finite(self._state.iteration, {name: rows[name] for name in rows})
 

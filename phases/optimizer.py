@@ -10,7 +10,7 @@ from math import exp, log
 from typing import Any
 
 import torch
-from diff_gaussian_rasterization.optim import adam_step
+from diff_gaussian_rasterization.optim import Group, adam_steps
 
 from arguments import Config
 from arguments.fields import FULL_RUN
@@ -88,23 +88,24 @@ class Optimizer:
         rates = self.rates(iteration)
         for name in PARAMETERS:
             self._gathered[name] += 1
-            if name in due:
-                self._step_one(gaussians, name, rates[name])
+        adam_steps([group for name in due if (group := self._group(gaussians, name, rates[name]))])
+        for name in due:
+            gaussians.rows[name].grad = None
 
-    def _step_one(self, gaussians: GaussianModel, name: str, rate: float) -> None:
+    def _group(self, gaussians: GaussianModel, name: str, rate: float) -> Group | None:
+        """A parameter's step with the mean of what has gathered; None where nothing has."""
         rows = gaussians.rows
         parameter, gathered = rows[name], self._gathered[name]
         self._gathered[name] = 0
         if parameter.grad is None:
-            return
+            return None
         summed = self._views * (1 if self._faithful else gathered)
         if summed > 1:
             parameter.grad /= summed
         self.steps[name] += 1
         lr = rate * rows["reach"] if name == "means" else rate
         moments = rows[f"{name}.exp_avg"], rows[f"{name}.exp_avg_sq"]
-        adam_step(parameter.detach(), parameter.grad, *moments, lr=lr, step=self.steps[name])
-        parameter.grad = None
+        return Group(parameter.detach(), parameter.grad, *moments, lr, self.steps[name])
 
     @torch.no_grad()
     def forget(self, gaussians: GaussianModel, name: str) -> None:

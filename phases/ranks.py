@@ -73,8 +73,10 @@ class OneProcess:
         """This process's views one by one; after the last one, `rows` hold what all processes' views have added."""
         return views
 
-    def mean(self, losses: Sequence[Losses], stop: StopRequest) -> dict[str, float]:
+    def mean(self, losses: Sequence[Losses], stop: StopRequest) -> Losses:
         """Means of the terms over all views of a step; the processes learn too who asks to stop."""
+        if len(losses) == 1:
+            return losses[0]  # which a card may still be computing
         return {name: fmean(view[name] for view in losses) for name in losses[0]}
 
     def lead(self, hook: Callable[[TrainingState], None], state: TrainingState, phase: Remembers) -> None:
@@ -156,7 +158,7 @@ class Several(OneProcess):
         _reach(dist.all_gather, totals, total)
         _put_back(rows, touched, torch.cat(totals))
 
-    def mean(self, losses: Sequence[Losses], stop: StopRequest) -> dict[str, float]:
+    def mean(self, losses: Sequence[Losses], stop: StopRequest) -> Losses:
         """Whoever asks to stop asks for all, after the same step."""
         names = [*losses[0]]
         own = torch.tensor([[*(view[name] for name in names), stop.heard] for view in losses], dtype=torch.float64)

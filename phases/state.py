@@ -21,6 +21,7 @@ from utils.run_dir import RunDir
 from .density import DensityControl
 from .optimizer import Optimizer
 from .ranks import OneProcess
+from .watch import Watch
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,13 @@ class TrainingState:
     generator: torch.Generator
     run: RunDir
     density: DensityControl = field(init=False)
+    watch: Watch = field(init=False)
     ranks: OneProcess = field(default_factory=OneProcess)
     iteration: int = 0
     pending_cameras: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.watch = Watch(self.device)
 
     @property
     def device(self) -> torch.device:

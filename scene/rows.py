@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
+from diff_gaussian_rasterization.rows import gather_append
 from torch import Tensor
 
 
@@ -80,16 +81,15 @@ class Rows:
         if len(counts) > 1:
             raise ValueError(f"fresh columns differ in length: {sorted(counts)}")
         count = counts.pop()
-        for name, old in self._data.items():
-            column = self._columns[name]
-            new = fresh.get(name)
-            if new is None:
-                new = torch.full((count, *column.shape), column.fill, dtype=column.dtype, device=self.device)
-            joined = torch.cat([old.detach()[keep], new.detach().to(self.device, column.dtype)])
-            joined.requires_grad_(old.requires_grad)
-            if old.grad is not None:
-                joined.grad = torch.cat([old.grad[keep], old.grad.new_zeros(count, *column.shape)])
-            self._data[name] = joined
+        old = {name: data.detach() for name, data in self._data.items()}
+        old |= {f"{name}.grad": data.grad for name, data in self._data.items() if data.grad is not None}
+        new: dict[str, Tensor | float] = {name: column.fill for name, column in self._columns.items()}
+        new |= {name: rows.detach().to(self.device, old[name].dtype) for name, rows in fresh.items()}
+        moved = gather_append([*old.values()], keep, [new.get(name, 0.0) for name in old], count)
+        columns = dict(zip(old, moved, strict=True))
+        for name, data in self._data.items():
+            self._data[name] = columns[name].requires_grad_(data.requires_grad)
+            self._data[name].grad = columns.get(f"{name}.grad")
 
     def state_dict(self) -> dict[str, Tensor]:
         """All columns and pending gradients as plain tensors in host memory."""

@@ -20,9 +20,12 @@ class Progress:
         self._bar: tqdm | None = None
         self._loss: float | None = None
 
-    def step(self, iteration: int, *, loss: float, gaussians: int, phase: str, refresh: bool) -> None:
-        """Take note of a finished iteration, and show it when `refresh`."""
+    def smooth(self, loss: float) -> None:
+        """Take note of the loss of an iteration."""
         self._loss = loss if self._loss is None else SMOOTHING * loss + (1 - SMOOTHING) * self._loss
+
+    def step(self, iteration: int, *, gaussians: int, phase: str, refresh: bool) -> None:
+        """Take note of a finished iteration, and show it when `refresh`."""
         if self._quiet:
             return
         with _while_someone_reads():

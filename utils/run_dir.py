@@ -201,14 +201,16 @@ class RunDir:
         self.iteration, self._phase, self._gaussians = iteration, phase, gaussians
         self._window.append(losses)
         due = iteration % EVERY == 0 or iteration == self._run.iterations
-        self._progress.step(iteration, loss=sum(losses.values()), gaussians=gaussians, phase=phase, refresh=due)
         if due:
             self._write_window()
+        self._progress.step(iteration, gaussians=gaussians, phase=phase, refresh=due)
 
     def _write_window(self) -> None:
         """Means over the iterations since the last line."""
         if not self._window:
             return
+        for losses in self._window:  # read here, not at every step: a card goes on meanwhile
+            self._progress.smooth(sum(losses.values()))
         now = time.perf_counter()
         seconds = max(now - self._since, 1e-9)
         self._elapsed, self._since = self._elapsed + seconds, now

@@ -54,7 +54,6 @@ enum cudaError_t {
     cudaErrorInsufficientDriver,
     cudaErrorNoDevice
 };
-enum cudaMemcpyKind { cudaMemcpyDeviceToHost };
 constexpr int CUDART_VERSION = 0;
 inline cudaError_t cudaDriverGetVersion(int* version) { return *version = 0, cudaSuccess; }
 inline const char* cudaGetErrorString(cudaError_t) { return "host execution"; }
@@ -63,11 +62,6 @@ inline cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream
     std::memset(to, value, bytes);
     return cudaSuccess;
 }
-inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
-    std::memcpy(to, from, bytes);
-    return cudaSuccess;
-}
-inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
 
 namespace cub {
 

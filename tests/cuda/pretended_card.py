@@ -5,6 +5,7 @@ Everything lies in host memory and is computed there; only the device is pretend
 raises wherever it would on a card, and in some cases where torch would copy behind one's back:
   * tensors of the card and of the host (of more than one value) in one operation, `copy_` and `to` aside;
   * `numpy()` of a tensor on the card; a generator of the host that fills a tensor there.
+What is fetched with `non_blocking` reads -1 until an event that was recorded after it has been waited for.
 A backward pass runs where its forward pass did, so nothing is checked inside one, and all that it makes is the card's.
 """
 
@@ -57,6 +58,8 @@ class PretendedCard(TorchFunctionMode):
         """Tensors taken from the host to the card."""
         self.fetched = 0
         """Tensors taken back."""
+        self.underway: list[tuple[Tensor, Tensor]] = []
+        """Where values will be on the host, and the values: fetched without waiting, and not yet waited for."""
 
     def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
@@ -123,6 +126,9 @@ class PretendedCard(TorchFunctionMode):
         if target != there:
             self.carried, self.fetched = self.carried + target, self.fetched + there
             moved = moved.clone() if moved is tensor else moved
+        if there and not target and kwargs.get("non_blocking"):
+            self.underway.append((moved, moved.clone()))
+            moved.fill_(-1)  # what the host sees if it does not wait
         return self._marked(moved, target)
 
     def _backward(self, loss: Tensor) -> None:
@@ -135,9 +141,27 @@ class PretendedCard(TorchFunctionMode):
             self._backwards = False
 
 
+class Event:
+    """Of torch.cuda: what was fetched before it was recorded is there once it was waited for."""
+
+    card: PretendedCard
+
+    def record(self) -> None:
+        """Remember what is under way."""
+        self._before = list(self.card.underway)
+
+    def synchronize(self) -> None:
+        """Let it arrive."""
+        for place, values in self._before:
+            place.copy_(values)
+        self.card.underway = [pair for pair in self.card.underway if not any(pair is one for one in self._before)]
+
+
 def pretend(monkeypatch: Any) -> PretendedCard:
     """The mode, and the parts of torch.cuda that the product asks beside tensors."""
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda *_: SimpleNamespace(cuda_stream=0))
     monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor)  # worker threads are not in the mode
-    return PretendedCard()
+    card = PretendedCard()
+    monkeypatch.setattr(torch.cuda, "Event", type("Event", (Event,), {"card": card}))
+    return card

@@ -25,9 +25,8 @@ bool finite(const std::vector<float>& values) {
     return true;
 }
 
-}  // namespace
-
-int main() {
+// With arrays for `surplus` entries more than there are; less than nothing leaves some out.
+int run(int64_t surplus) {
     constexpr int64_t n = 150;
     constexpr int width = 45, height = 37, channels = 2;
     constexpr size_t pixels = size_t(width) * height;
@@ -52,11 +51,13 @@ int main() {
 
     BinArgs bins;
     bins.grid = {width, height, 16, 16}, bins.count = n, bins.splats = splats.data(), bins.radii = radii.data();
-    std::vector<uint32_t> order(n), ranges(2 * n), offsets(bins.grid.tiles() + 1);
+    std::vector<uint32_t> order(n), firsts(n + 1), ranges(2 * n), offsets(bins.grid.tiles() + 1);
     std::vector<char> sort_memory(bin_scratch(bins.grid, n, 0));
     bins.order = order.data(), bins.slot_ranges = ranges.data(), bins.sort_scratch = sort_memory.data();
-    const BinSizes sizes = bin_sort(launch, bins);
-    const size_t capacity = sizes.capacity;
+    bins.firsts = firsts.data();
+    BinSizes sizes = bin_sort(launch, bins);
+    const size_t entries = firsts.back(), capacity = entries + surplus;
+    sizes.capacity = capacity;
     std::vector<uint32_t> tiles(capacity), ids(capacity), slots(capacity), entry_ids(capacity), entry_slots(capacity);
     std::vector<uint8_t> masks(capacity), entry_masks(capacity);
     std::vector<char> fill_memory(bin_scratch(bins.grid, n, sizes.capacity));
@@ -104,15 +105,21 @@ int main() {
     sum_slots(launch, n, ranges.data(), reached.data(), slot_features.data(), channels, v_features.data());
     reduce_stats(launch, n, ranges.data(), stats.data(), summed.data(), largest.data(), counts.data());
 
-    std::vector<float> mean(45 * n), square(45 * n), moved(45 * 2);
+    std::vector<float> mean(45 * n), square(45 * n), moved(45 * 5), fresh(45 * 3, 1);
+    std::vector<uint8_t> labels(n, 2), moved_labels(5);
     const AdamArgs step = {rest.data(), v_rest.data(), mean.data(), square.data(), nullptr, n, 45, 0.01};
     adam_steps(launch, &step, 1);
     const std::vector<int64_t> rows = {n - 1, 0};
-    gather_rows(launch, rest.data(), rows.data(), 2, 45, moved.data());
+    gather_append(launch, {{rest.data(), fresh.data(), moved.data(), 45, 4, 0},
+                           {labels.data(), nullptr, moved_labels.data(), 1, 1, 7}}, rows.data(), 2, 3);
 
     int64_t drawn = 0;
     for (const int32_t c : counts) drawn += c;
     const bool fine = finite(image) && finite(v_means) && finite(v_rest) && finite(rest) && finite(v_features);
-    std::printf("%zu entries, %ld pairs counted, loss sums %g %g\n", capacity, long(drawn), sums[0], sums[1]);
-    return fine && drawn > 0 && capacity > 0 ? 0 : 1;
+    std::printf("%zu entries, %ld pairs counted, loss sums %g %g\n", entries, long(drawn), sums[0], sums[1]);
+    return fine && drawn > 0 && entries > 0 && moved_labels[1] == 2 && moved_labels[4] == 7 ? 0 : 1;
 }
+
+}  // namespace
+
+int main() { return run(0) + run(100) + run(-100); }

@@ -8,6 +8,7 @@ import torch
 from diff_gaussian_rasterization import GaussianRasterizationSettings, GaussianRasterizer, losses, ops, optim, stages
 
 from gaussian_renderer.reference import rasterize_reference
+from scene.rows import Rows
 
 SCENES = {
     "an image of partial tiles": (120, 67, 45, 0.06, 0, 0.0),
@@ -216,32 +217,53 @@ def test_the_loss_and_its_gradient_are_those_of_the_cpu(width, height, weighted,
     assert_near(on_cuda(loss), loss())
 
 
-def test_a_step_of_adam_for_several_groups_is_that_of_the_cpu(cuda_on_host):
-    g = torch.Generator().manual_seed(3)
-    shapes = [(50, 3), (50, 15, 3), (50, 1)]
-    args, expected, given = [], [], []
-    for k, shape in enumerate(shapes):
-        param, grad, mean = (torch.randn(shape, generator=g) for _ in range(3))
-        square, rates = torch.rand(shape, generator=g), torch.rand(50, generator=g) if k == 1 else 0.01 * (k + 1)
-        own, theirs = ([x.clone() for x in (param, mean, square)] for _ in range(2))
-        optim.adam_step(theirs[0], grad, *theirs[1:], lr=rates, step=7)
-        row_rates, rate = (rates.data_ptr(), 0.0) if k == 1 else (0, rates)
-        arrays = (own[0].data_ptr(), grad.data_ptr(), own[1].data_ptr(), own[2].data_ptr(), row_rates)
-        args.append(cuda_on_host.AdamArgs(50, param.numel() // 50, *arrays, rate, 0.9, 0.999, 1e-15, 7))
-        expected += theirs
-        given += [*own, grad, rates]  # kept alive
-    cuda_on_host.adam_steps(cuda_on_host.Launch(0), args)
-    moved = [t for k in range(3) for t in given[5 * k : 5 * k + 3]]
-    for own, theirs in zip(moved, expected, strict=True):
-        torch.testing.assert_close(own, theirs, rtol=1e-5, atol=1e-7)
+def test_a_step_of_adam_for_several_groups_gives_the_bytes_of_the_cpu(on_cuda):
+    def stepped():
+        g = torch.Generator().manual_seed(3)
+        groups = []
+        for k, shape in enumerate([(50, 3), (50, 15, 3), (50, 1), (0, 3)]):
+            param, grad, mean = (torch.randn(shape, generator=g) for _ in range(3))
+            lr = torch.rand(50, generator=g) if k == 1 else 0.01 * (k + 1)
+            groups.append(optim.Group(param, grad, mean, torch.rand(shape, generator=g), lr, step=7 + k))
+        optim.adam_steps(groups)
+        return [tensor for group in groups for tensor in (group.param, group.exp_avg, group.exp_avg_sq)]
+
+    for own, theirs in zip(on_cuda(stepped), stepped(), strict=True):
+        assert torch.equal(own, theirs)
 
 
-def test_rows_are_gathered(cuda_on_host):
-    rows = torch.arange(45, dtype=torch.float32).reshape(15, 3)
-    index = torch.tensor([14, 0, 3, 3])
-    out = torch.empty(4, 3)
-    cuda_on_host.gather_rows(cuda_on_host.Launch(0), rows.data_ptr(), index.data_ptr(), 4, 3, out.data_ptr())
-    assert torch.equal(out, rows[index])
+@pytest.mark.parametrize(("keep", "count"), [([4, 0, 3, 3], 0), ([1], 3), ([], 2), ([], 0), ([2, 1], 5)])
+def test_all_columns_of_rows_are_gathered_and_appended_at_once(keep, count, on_cuda):
+    def moved():
+        rows = Rows()
+        rows.add("means", torch.arange(15.0).view(5, 3), requires_grad=True)
+        rows.add("sh_rest", torch.arange(225.0).view(5, 15, 3))
+        rows.add("label", torch.arange(5, dtype=torch.uint8))
+        rows.add("birth", torch.arange(5, dtype=torch.int32), fill=-7)
+        rows.add("reach", torch.arange(5.0), fill=1.5)
+        rows["means"].grad = -torch.arange(15.0).view(5, 3)
+        fresh = {"means": torch.rand(3, 5, generator=torch.Generator().manual_seed(1)).T[:count], "label": [9] * count}
+        fresh["label"] = torch.tensor(fresh["label"], dtype=torch.uint8)
+        rows.gather_append(torch.tensor(keep, dtype=torch.int64), fresh)
+        assert rows["means"].requires_grad and len(rows) == len(keep) + count
+        return rows.state_dict()
+
+    own, theirs = on_cuda(moved), moved()
+    assert own.keys() == theirs.keys() and "means.grad" in own
+    assert all(torch.equal(own[name], theirs[name]) for name in own)
+
+
+@pytest.mark.parametrize("entries", [0, 5, 100, 20_000])
+def test_a_wrong_guess_at_the_number_of_entries_costs_time_and_changes_nothing(entries, scene_of, on_cuda, monkeypatch):
+    scene = scene_of(*SCENES["more entries in a tile than a block holds"])
+    expected = on_cuda(lambda: draw(scene, scene.leaves()))
+    counted = scene.view.room.entries
+    scene.view.room.entries = entries
+    blends, blend = [], stages.blend
+    monkeypatch.setattr(stages, "blend", lambda *args, **wants: blends.append(args) or blend(*args, **wants))
+    given = on_cuda(lambda: draw(scene, scene.leaves()))
+    assert all(torch.equal(given[name], expected[name]) for name in expected)
+    assert len(blends) == 1 + (entries < 1000) and scene.view.room.entries == counted > 1000
 
 
 PLANTED = {

@@ -21,7 +21,7 @@ calls = {
     "bin": lambda: m.bin_scratch(grid, 4, 0),
     "adam": lambda: m.adam_steps(m.Launch(0), [m.AdamArgs(4, 1, at, at, at, at, 0, 1e-3, 0.9, 0.99, 1e-8, 1)]),
     "loss": lambda: m.compare_images(m.Launch(0), 3, 4, 4, at, at, 0, 0.0, 0.0, 0, 0, at, at),
-    "gather": lambda: m.gather_rows(m.Launch(0), at, at, 4, 1, at),
+    "rows": lambda: m.gather_append(m.Launch(0), [m.RowColumn(at, 0, at, 1, 4, 0)], at, 4, 0),
 }
 
 
@@ -57,5 +57,5 @@ def test_the_wheel_loads_without_a_driver_and_its_functions_answer_with_a_line(t
     assert done.returncode == 0, done.stderr
     built, *answers = done.stdout.splitlines()
     assert built.startswith("built 90 1")
-    assert [line.split()[0] for line in answers] == ["project", "bin", "adam", "loss", "gather"]
+    assert [line.split()[0] for line in answers] == ["project", "bin", "adam", "loss", "rows"]
     assert all(" CUDA, " in line and "; " in line for line in answers), answers

@@ -19,6 +19,7 @@ from gaussian_renderer import backend
 from gaussian_renderer.backend import Backend
 from scene.splat_files import read_splats
 from tests.scenes.small_capture import write_capture
+from utils import checkpoint
 from utils.command import run_command
 
 SMALL = ("--iterations", 30, "--num_points", 60, "--vlm_views", 2, "--score_views", 3, "--quiet")
@@ -107,6 +108,27 @@ def test_the_cuda_sources_train_all_phases_as_the_cpu_does(pretended, cuda_on_ho
     models = [read_splats(next((tmp_path / name).rglob("point_cloud.ply"))) for name in ("card", "host")]
     assert len(models[0].means) == len(models[1].means) > 40
     np.testing.assert_allclose(models[0].means, models[1].means, atol=1e-3)
+
+
+def test_numbers_that_are_not_finite_end_a_run_one_step_later_and_the_checkpoint_is_good(
+    pretended, capture, tmp_path, capsys, monkeypatch
+):
+    original, steps = train.train_step, []
+
+    def step(state, phase):
+        if state.iteration == 7:
+            monkeypatch.setattr(phase, "loss", lambda *_: {"image": state.gaussians.means.sum() * float("inf")})
+        steps.append(state.iteration)
+        return original(state, phase)
+
+    monkeypatch.setattr(train, "train_step", step)
+    with pretended(_native):
+        assert run(train, "-s", capture, "-m", tmp_path / "M", *SMALL, "--checkpoint_iterations", 5) == 2
+    assert "iteration 8: loss image is " in capsys.readouterr().err
+    assert steps == list(range(9))
+    newest, *_ = checkpoint.checkpoints(tmp_path / "M").values()
+    saved = checkpoint.load(newest)
+    assert saved.iteration == 5 and all(rows.isfinite().all() for rows in saved.payload["state"]["rows"].values())
 
 
 def test_the_self_check_passes_on_the_cuda_sources(pretended, cuda_on_host):

@@ -33,7 +33,9 @@ struct BinArgs {
     uint32_t* entry_slots = nullptr;
     // A bit for each block, set where touched. CPU: 64-bit words, bit 8 row + column; CUDA: bytes, 2 row + column.
     void* entry_masks = nullptr;
-    // CUDA only: memory of bin_sort, which bin_fill reads, and of bin_fill; see bin_scratch.
+    // CUDA only: [N + 1], the first slot of each Gaussian in order of depth, and the number of entries.
+    uint32_t* firsts = nullptr;
+    // CUDA only: memory of bin_sort and of bin_fill; see bin_scratch.
     void* sort_scratch = nullptr;
     void* fill_scratch = nullptr;
 };

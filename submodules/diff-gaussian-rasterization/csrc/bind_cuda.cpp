@@ -15,11 +15,6 @@ using namespace dgr;
 
 namespace {
 
-template <class T>
-T* at(uintptr_t address) {
-    return reinterpret_cast<T*>(address);
-}
-
 LossArgs loss_args(int64_t channels, int64_t height, int64_t width) {
     LossArgs a;
     a.channels = channels, a.height = height, a.width = width;
@@ -61,10 +56,15 @@ void bind_training(nb::module_& m) {
         nb::gil_scoped_release release;
         adam_steps(launch, groups.data(), int(groups.size()));
     });
-    m.def("gather_rows", [](const Launch& launch, uintptr_t from, uintptr_t rows, int64_t count, int64_t columns,
-                            uintptr_t to) {
+    nb::class_<RowColumn>(m, "RowColumn")
+        .def("__init__", [](RowColumn* self, uintptr_t from, uintptr_t fresh, uintptr_t to, uint32_t width,
+                            uint32_t bytes, uint32_t fill) {
+            new (self) RowColumn{at<void>(from), at<void>(fresh), at<void>(to), width, bytes, fill};
+        });
+    m.def("gather_append", [](const Launch& launch, const std::vector<RowColumn>& columns, uintptr_t keep,
+                              int64_t kept, int64_t fresh) {
         nb::gil_scoped_release release;
-        gather_rows(launch, at<float>(from), at<int64_t>(rows), count, columns, at<float>(to));
+        gather_append(launch, columns, at<int64_t>(keep), kept, fresh);
     });
 }
 

@@ -91,8 +91,7 @@ void bind_project(nb::module_& m) {
     m.def("project_adjoint", [](const Launch& launch, const Camera& camera, const Gaussians& g, uintptr_t splats,
                                 uintptr_t radii, const ProjectGradients& out) {
         nb::gil_scoped_release release;
-        project_adjoint(launch, camera, g, reinterpret_cast<const void*>(splats),
-                        reinterpret_cast<const int32_t*>(radii), out);
+        project_adjoint(launch, camera, g, at<void>(splats), at<int32_t>(radii), out);
     });
 }
 
@@ -117,12 +116,13 @@ void bind_bin(nb::module_& m) {
     pointer(a, "tile_offsets", &BinArgs::tile_offsets);
     pointer(a, "entry_ids", &BinArgs::entry_ids);
     pointer(a, "entry_masks", &BinArgs::entry_masks);
+    pointer(a, "firsts", &BinArgs::firsts);
     pointer(a, "sort_scratch", &BinArgs::sort_scratch);
     pointer(a, "fill_scratch", &BinArgs::fill_scratch);
 
     nb::class_<BinSizes>(m, "BinSizes")
         .def_ro("visible", &BinSizes::visible)
-        .def_ro("capacity", &BinSizes::capacity);
+        .def_rw("capacity", &BinSizes::capacity);
 
     m.def("bin_sort", [](const Launch& launch, const BinArgs& args) {
         nb::gil_scoped_release release;
@@ -183,15 +183,14 @@ void bind_blend(nb::module_& m) {
     m.def("sum_slots", [](const Launch& launch, int64_t count, uintptr_t slot_ranges,
                           uintptr_t reached, uintptr_t values, int columns, uintptr_t sums) {
         nb::gil_scoped_release release;
-        sum_slots(launch, count, reinterpret_cast<const uint32_t*>(slot_ranges), reinterpret_cast<const uint8_t*>(reached),
-                  reinterpret_cast<const void*>(values), columns, reinterpret_cast<void*>(sums));
+        sum_slots(launch, count, at<uint32_t>(slot_ranges), at<uint8_t>(reached), at<void>(values), columns,
+                  at<void>(sums));
     });
     m.def("reduce_stats", [](const Launch& launch, int64_t count, uintptr_t slot_ranges,
                              uintptr_t stats, uintptr_t summed, uintptr_t largest, uintptr_t counts) {
         nb::gil_scoped_release release;
-        reduce_stats(launch, count, reinterpret_cast<const uint32_t*>(slot_ranges), reinterpret_cast<const void*>(stats),
-                     reinterpret_cast<void*>(summed), reinterpret_cast<void*>(largest),
-                     reinterpret_cast<int32_t*>(counts));
+        reduce_stats(launch, count, at<uint32_t>(slot_ranges), at<void>(stats), at<void>(summed), at<void>(largest),
+                     at<int32_t>(counts));
     });
 }
 

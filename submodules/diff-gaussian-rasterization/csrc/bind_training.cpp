@@ -15,11 +15,6 @@ using namespace dgr;
 
 namespace {
 
-template <class T>
-T* at(uintptr_t address) {
-    return reinterpret_cast<T*>(address);
-}
-
 void bind_loss(nb::module_& m) {
     m.def(
         "compare_images",

@@ -52,11 +52,9 @@ class _Rasterize(torch.autograd.Function):
     def forward(ctx, settings, wants, background, features, means2d, *parameters):
         gaussians = stages.Gaussians(*parameters)
         projected = stages.project(settings, gaussians)
-        bins = stages.bin_splats(settings, projected)
-        blended = stages.blend(
+        bins, blended = stages.bin_and_blend(
             settings,
             projected,
-            bins,
             background,
             features,
             want_depth=wants.depth,

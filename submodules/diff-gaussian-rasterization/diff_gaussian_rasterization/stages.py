@@ -7,11 +7,13 @@ All memory is torch's; the native side gets addresses. `v_x` is the gradient of 
 from dataclasses import dataclass, fields
 from functools import cached_property
 from types import ModuleType
+from typing import Any
 
 import torch
 
 from . import _native, native
-from .view import View
+from .later import Fetched
+from .view import Room, View
 
 SPLAT_FIELDS = 16  # columns of `Projected.splats`, see csrc/splat.h
 SLOT_FIELDS = 16
@@ -145,6 +147,18 @@ class Bins:
     entry_masks: torch.Tensor  # [entries] a bit for each block of the tile; int64, on CUDA uint8 (csrc/bin.h)
     slot_ranges: torch.Tensor  # [N, 2] int32: first and number of a Gaussian's slots
     slots: int  # room for them; they lie in order of Gaussians, with gaps
+    counted: Fetched | None = None  # how many entries a card has found for which `slots` was a guess
+
+    def settled(self, room: Room) -> "Bins | None":
+        """The bins without what was too much, None where the guess was too low; waits for a card to have counted."""
+        if self.counted is None:
+            return self
+        (entries,) = self.counted.tolist()
+        room.entries = entries
+        if entries > self.slots:
+            return None
+        listed = (array[:entries] for array in (self.entry_ids, self.entry_slots, self.entry_masks))
+        return Bins(self.grid, self.tile_offsets, *listed, self.slot_ranges, entries)
 
 
 def grid_of(settings: Settings, launch: "_native.Launch") -> "_native.Grid":
@@ -155,8 +169,12 @@ def grid_of(settings: Settings, launch: "_native.Launch") -> "_native.Grid":
     return grid
 
 
-def bin_splats(settings: Settings, projected: Projected) -> Bins:
-    """Sort by depth, then by tile."""
+def bin_splats(settings: Settings, projected: Projected, *, guess: bool = False) -> Bins:
+    """Sort by depth, then by tile.
+
+    On a card the host must wait for the number of entries, unless it may `guess` it from the view's last picture;
+    then the bins are to be `settled` when all work is on its way.
+    """
     module, launch = settings.module, settings.launch(projected.splats.dtype)
     grid = grid_of(settings, launch)
     count, like = len(projected.radii), projected.radii  # int32 on the device
@@ -164,9 +182,14 @@ def bin_splats(settings: Settings, projected: Projected) -> Bins:
     args = module.BinArgs()
     args.grid, args.count = grid, count
     order, slot_ranges, tile_offsets = like.new_empty(count), like.new_empty(count, 2), like.new_empty(grid.tiles + 1)
-    fill(args, splats=projected.splats, radii=like, order=order, slot_ranges=slot_ranges)
+    firsts = None if module is _native else like.new_empty(count + 1)
+    fill(args, splats=projected.splats, radii=like, order=order, slot_ranges=slot_ranges, firsts=firsts)
     sort_scratch = scratch(module, args, "sort_scratch", like, 0)
     sizes = module.bin_sort(launch, args)
+    counted = None if firsts is None else Fetched(firsts[-1:])
+    if counted is not None:
+        guessed = settings.view.room.capacity if guess else None
+        (sizes.capacity,) = counted.tolist() if guessed is None else [guessed]
     capacity = sizes.capacity
     emitted_tiles, emitted_ids, emitted_slots = (like.new_empty(capacity) for _ in range(3))
     mask_words = torch.int64 if module is _native else torch.uint8
@@ -179,7 +202,7 @@ def bin_splats(settings: Settings, projected: Projected) -> Bins:
     entries = module.bin_fill(launch, args, sizes)
     del sort_scratch, fill_scratch  # torch gives memory of the stream to later work only
     listed = (array[:entries] for array in (entry_ids, entry_slots, entry_masks))
-    return Bins(grid, tile_offsets, *listed, slot_ranges, capacity)
+    return Bins(grid, tile_offsets, *listed, slot_ranges, capacity, counted)
 
 
 def scratch(
@@ -264,6 +287,15 @@ def blend(
     if stats is not None:
         reduce_stats(settings.module, launch, bins, stats, result)
     return result
+
+
+def bin_and_blend(settings: Settings, projected: Projected, *inputs: Any, **wants: Any) -> tuple[Bins, Blended]:
+    """Both stages; a card blends while the host learns how many entries there are, and anew if it guessed too few."""
+    while True:
+        guess = bin_splats(settings, projected, guess=True)
+        blended = blend(settings, projected, guess, *inputs, **wants)
+        if bins := guess.settled(settings.view.room):
+            return bins, blended
 
 
 def reduce_stats(

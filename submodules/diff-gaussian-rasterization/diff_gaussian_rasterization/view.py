@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a camera sees, in the units of the rasteriser."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 
 import torch
@@ -9,6 +9,22 @@ import torch
 from . import _native
 
 CLAMP_MARGIN = 1.3  # of the image's half width: beyond it, a ray's slope no longer stretches a splat
+
+
+@dataclass
+class Room:
+    """For how many (tile, Gaussian) pairs a card makes arrays before it has counted them; decides about no result."""
+
+    entries: int | None = None
+    """Pairs of the last picture; None before the first."""
+
+    @property
+    def capacity(self) -> int | None:
+        """A quarter more, in few sizes, so that memory can be used again."""
+        if self.entries is None:
+            return None
+        step = 1 << max(self.entries.bit_length() - 3, 8)
+        return (self.entries + self.entries // 4) // step * step + step
 
 
 @dataclass(frozen=True)
@@ -28,6 +44,7 @@ class View:
     clamp: tuple[float, float, float, float] | None = None
     """Range (xmin, xmax, ymin, ymax) of x/z and y/z in the projection's Jacobian. A crop of a larger image has to
     carry the large image's range to look the same. Default: 1.3 times this image's own."""
+    room: Room = field(default_factory=Room, repr=False, compare=False)
 
     @property
     def clamp_range(self) -> tuple[float, float, float, float]:

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// One step of Adam for all groups of parameters in one launch, and moving rows when their number changes.
+// One step of Adam for all groups of parameters in one launch.
 #include <stdexcept>
 
 #include "lane.h"  // first: names the namespace of what follows
@@ -42,12 +42,6 @@ __global__ void __launch_bounds__(kThreads) adam_kernel(Groups groups) {
     }
 }
 
-__global__ void __launch_bounds__(kThreads)
-    gather_rows_kernel(const float* from, const int64_t* rows, int64_t size, int64_t columns, float* to) {
-    const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
-    if (i < size) to[i] = from[rows[i / columns] * columns + i % columns];
-}
-
 Group group_of(const AdamArgs& a) {
     Group g;
     g.parameter = static_cast<float*>(a.parameter), g.gradient = static_cast<const float*>(a.gradient);
@@ -72,13 +66,6 @@ void adam_steps(const Launch& launch, const AdamArgs* args, int count) {
     }
     start(adam_kernel, blocks_for(size, kThreads), kThreads, launch.stream, groups);
     check(cudaGetLastError(), "adam");
-}
-
-void gather_rows(const Launch& launch, const float* from, const int64_t* rows, int64_t count, int64_t columns,
-                 float* to) {
-    start(gather_rows_kernel, blocks_for(count * columns, kThreads), kThreads, launch.stream, from, rows,
-          count * columns, columns, to);
-    check(cudaGetLastError(), "gather_rows");
 }
 
 }  // namespace dgr

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <utility>
+#include <vector>
 
 #include "../adam.h"
 #include "../bin.h"
@@ -29,8 +30,9 @@ void project_adjoint(const Launch&, const Camera&, const Gaussians&, const void*
 
 // Bytes of BinArgs::sort_scratch (capacity 0) or of BinArgs::fill_scratch.
 uint64_t bin_scratch(const Grid&, int64_t count, int64_t capacity);
-// Sorts by depth and counts entries exactly; waits for their number, which sizes the arrays of bin_fill.
+// Sorts by depth and counts entries exactly. Their number is the last of BinArgs::firsts: the host need not wait for it.
 BinSizes bin_sort(const Launch&, const BinArgs&);
+// Lists the entries as far as BinSizes::capacity goes; those beyond it are left out, and the picture is to be made anew.
 int64_t bin_fill(const Launch&, const BinArgs&, const BinSizes&);
 
 void blend(const Launch&, const BlendInputs&, const BlendOutputs&);
@@ -50,7 +52,16 @@ constexpr int kMostAdamGroups = 8;
 // One launch for all groups of parameters.
 void adam_steps(const Launch&, const AdamArgs* groups, int count);
 
-// to[k] = from[rows[k]], rows of `columns` floats.
-void gather_rows(const Launch&, const float* from, const int64_t* rows, int64_t count, int64_t columns, float* to);
+// One column of what has a row per Gaussian.
+struct RowColumn {
+    const void* from = nullptr;   // [N, width]
+    const void* fresh = nullptr;  // new rows, or null: they are `fill`
+    void* to = nullptr;
+    uint32_t width = 0;           // elements of a row
+    uint32_t bytes = 4;           // of an element: 4 or 1
+    uint32_t fill = 0;            // bits of an element
+};
+// The rows of index `keep` of each column, in that order, then the `fresh` new ones; one launch for all.
+void gather_append(const Launch&, const std::vector<RowColumn>&, const int64_t* keep, int64_t kept, int64_t fresh);
 
 }  // namespace dgr

@@ -4,6 +4,9 @@
 // Plan: sort all Gaussians by the bits of their depth (invisible ones last); in that order count the tiles that each
 // touches exactly, add up, and list them: tile as key, position as value. Positions are the slots, so a Gaussian's
 // slots lie together. A thread lists a small splat by itself; a large one is listed by its whole warp.
+//
+// The arrays of entries may be longer than their number, which only the card knows: what follows the entries has the
+// key kNoTile and sorts last. They may be too short as well: what has no place is left out.
 #include "lane.h"  // first: names the namespace of what follows
 
 #include "../math/coverage.h"
@@ -18,6 +21,7 @@ using namespace lane;
 
 constexpr int kThreads = 128;
 constexpr int kAlone = 12;  // tiles of a bounding box that one thread looks through by itself
+constexpr uint32_t kNoTile = 0xffffffffu;
 
 __global__ void depth_keys_kernel(BinArgs a, uint32_t* keys, uint32_t* ids) {
     const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
@@ -48,7 +52,8 @@ struct SplatTiles {
     __device__ int y(int k) const { return box.y0 + k / (box.x1 - box.x0 + 1); }
 };
 
-__device__ void emit(const BinArgs& a, uint32_t at, uint32_t id, uint32_t tile, unsigned mask) {
+__device__ void emit(const BinArgs& a, uint32_t capacity, uint32_t at, uint32_t id, uint32_t tile, unsigned mask) {
+    if (at >= capacity) return;
     a.emitted_tiles[at] = tile;
     a.emitted_ids[at] = id;
     a.emitted_slots[at] = at;
@@ -57,13 +62,13 @@ __device__ void emit(const BinArgs& a, uint32_t at, uint32_t id, uint32_t tile, 
 
 // Counts the tiles of each Gaussian in depth order, or lists them from the position `firsts` on.
 template <bool kEmit>
-__global__ void __launch_bounds__(kThreads) list_tiles_kernel(BinArgs a, uint32_t* counts, const uint32_t* firsts) {
+__global__ void __launch_bounds__(kThreads) list_tiles_kernel(BinArgs a, uint32_t* counts, uint32_t capacity) {
     const int64_t k = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
     const int lane = threadIdx.x % kWarp;
     const bool there = k < a.count;
     const uint32_t id = there ? a.order[k] : 0;
     const bool visible = there && a.radii[id] > 0;
-    const uint32_t at = kEmit && there ? firsts[k] : 0;
+    const uint32_t at = kEmit && there ? a.firsts[k] : 0;
     uint32_t found = 0;
     int boxes = 0;
     if (visible) {
@@ -72,7 +77,7 @@ __global__ void __launch_bounds__(kThreads) list_tiles_kernel(BinArgs a, uint32_
         for (int j = 0; j < boxes && boxes <= kAlone; ++j) {
             const unsigned mask = tiles.mask(j);
             if (!mask) continue;
-            if (kEmit) emit(a, at + found, id, tiles.tile(a.grid, j), mask);
+            if (kEmit) emit(a, capacity, at + found, id, tiles.tile(a.grid, j), mask);
             ++found;
         }
     }
@@ -88,34 +93,39 @@ __global__ void __launch_bounds__(kThreads) list_tiles_kernel(BinArgs a, uint32_
             const unsigned mask = j < count ? tiles.mask(j) : 0;
             const unsigned hits = __ballot_sync(kAllLanes, mask != 0);
             const uint32_t before = uint32_t(__popc(hits & ((1u << lane) - 1)));
-            if (kEmit && mask) emit(a, own_at + sum + before, own_id, tiles.tile(a.grid, j), mask);
+            if (kEmit && mask) emit(a, capacity, own_at + sum + before, own_id, tiles.tile(a.grid, j), mask);
             sum += uint32_t(__popc(hits));
         }
         if (lane == owner) found = sum;
     }
     if (!there) return;
-    if (kEmit)
-        a.slot_ranges[2 * int64_t(id)] = at, a.slot_ranges[2 * int64_t(id) + 1] = found;
-    else
+    if (kEmit) {
+        const uint32_t room = at < capacity ? capacity - at : 0;
+        a.slot_ranges[2 * int64_t(id)] = at, a.slot_ranges[2 * int64_t(id) + 1] = found < room ? found : room;
+    } else {
         counts[k] = found;
+    }
 }
 
 // Entries in order of tiles: their ids and masks, and where each tile begins.
-__global__ void gather_kernel(BinArgs a, const uint32_t* tiles, int64_t entries, uint32_t tile_count) {
+__global__ void gather_kernel(BinArgs a, const uint32_t* tiles, int64_t capacity, uint32_t tile_count) {
     const int64_t e = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
-    if (e >= entries) return;
-    const uint32_t slot = a.entry_slots[e], tile = tiles[e];
+    if (e >= capacity) return;
+    const uint32_t tile = tiles[e] == kNoTile ? tile_count : tiles[e];
+    const uint32_t next = e ? (tiles[e - 1] == kNoTile ? tile_count : tiles[e - 1]) + 1 : 0;
+    for (uint32_t t = next; t <= tile; ++t) a.tile_offsets[t] = uint32_t(e);
+    if (e == capacity - 1)
+        for (uint32_t t = tile + 1; t <= tile_count; ++t) a.tile_offsets[t] = uint32_t(capacity);
+    if (tile == tile_count) return;
+    const uint32_t slot = a.entry_slots[e];
     a.entry_ids[e] = a.emitted_ids[slot];
     static_cast<uint8_t*>(a.entry_masks)[e] = static_cast<const uint8_t*>(a.emitted_masks)[slot];
-    const uint32_t next = e ? tiles[e - 1] + 1 : 0;
-    for (uint32_t t = next; t <= tile; ++t) a.tile_offsets[t] = uint32_t(e);
-    if (e == entries - 1)
-        for (uint32_t t = tile + 1; t <= tile_count; ++t) a.tile_offsets[t] = uint32_t(entries);
 }
 
+// Of the number of a tile, and of one more, which kNoTile is then larger than.
 int bits_for(int tiles) {
     int bits = 1;
-    while ((int64_t(1) << bits) < tiles) ++bits;
+    while ((int64_t(1) << bits) <= tiles) ++bits;
     return bits;
 }
 
@@ -136,16 +146,16 @@ class Carver {
     uint64_t used_ = 0;
 };
 
-// What sorting by depth and counting needs; counts and firsts have one row more, for the total.
+// What sorting by depth and counting needs; counts has one row more, for the total.
 struct SortMemory {
     Carver carver;
-    uint32_t *keys, *sorted_keys, *ids, *counts, *firsts;
+    uint32_t *keys, *sorted_keys, *ids, *counts;
     uint64_t cub_bytes;
     void* cub;
 
     SortMemory(void* memory, int64_t count)
         : carver(memory), keys(carver.words(count)), sorted_keys(carver.words(count)), ids(carver.words(count)),
-          counts(carver.words(count + 1)), firsts(carver.words(count + 1)),
+          counts(carver.words(count + 1)),
           cub_bytes(sort_scratch(count, 32) > scan_scratch(count + 1) ? sort_scratch(count, 32)
                                                                      : scan_scratch(count + 1)),
           cub(carver.bytes(cub_bytes)) {}
@@ -169,40 +179,40 @@ uint64_t bin_scratch(const Grid& grid, int64_t count, int64_t capacity) {
 }
 
 BinSizes bin_sort(const Launch& launch, const BinArgs& a) {
-    if (a.count == 0) return {};
     const cudaStream_t stream = launch.stream;
+    if (a.count == 0) {
+        check(cudaMemsetAsync(a.firsts, 0, 4, stream), "bin_sort");
+        return {};
+    }
     const SortMemory m(a.sort_scratch, a.count);
     const int64_t blocks = blocks_for(a.count, kThreads);
     start(depth_keys_kernel, blocks, kThreads, stream, a, m.keys, m.ids);
     sort_pairs({m.keys, m.sorted_keys, m.ids, a.order, a.count, 32}, m.cub, m.cub_bytes, stream);
     check(cudaMemsetAsync(m.counts + a.count, 0, 4, stream), "bin_sort");
-    start(list_tiles_kernel<false>, blocks, kThreads, stream, a, m.counts, static_cast<const uint32_t*>(nullptr));
-    exclusive_sum(m.counts, m.firsts, a.count + 1, m.cub, m.cub_bytes, stream);
-    uint32_t total = 0;
-    check(cudaMemcpyAsync(&total, m.firsts + a.count, 4, cudaMemcpyDeviceToHost, stream), "bin_sort");
-    check(cudaStreamSynchronize(stream), "bin_sort");
+    start(list_tiles_kernel<false>, blocks, kThreads, stream, a, m.counts, 0u);
+    exclusive_sum(m.counts, a.firsts, a.count + 1, m.cub, m.cub_bytes, stream);
     check(cudaGetLastError(), "bin_sort");
-    return {a.count, total};
+    return {a.count, 0};
 }
 
 int64_t bin_fill(const Launch& launch, const BinArgs& a, const BinSizes& sizes) {
     const cudaStream_t stream = launch.stream;
-    const int64_t entries = sizes.capacity;
-    if (entries == 0) {
+    const int64_t capacity = sizes.capacity;
+    if (a.count == 0 || capacity == 0) {
         check(cudaMemsetAsync(a.tile_offsets, 0, 4 * (size_t(a.grid.tiles()) + 1), stream), "bin_fill");
         check(cudaMemsetAsync(a.slot_ranges, 0, 8 * size_t(a.count), stream), "bin_fill");
         return 0;
     }
-    const SortMemory sorted(a.sort_scratch, a.count);
-    const FillMemory m(a.fill_scratch, a.grid, entries);
+    const FillMemory m(a.fill_scratch, a.grid, capacity);
+    check(cudaMemsetAsync(a.emitted_tiles, 0xff, 4 * size_t(capacity), stream), "bin_fill");  // kNoTile
     start(list_tiles_kernel<true>, blocks_for(a.count, kThreads), kThreads, stream, a,
-          static_cast<uint32_t*>(nullptr), static_cast<const uint32_t*>(sorted.firsts));
-    sort_pairs({a.emitted_tiles, m.sorted_tiles, a.emitted_slots, a.entry_slots, entries, bits_for(a.grid.tiles())},
+          static_cast<uint32_t*>(nullptr), uint32_t(capacity));
+    sort_pairs({a.emitted_tiles, m.sorted_tiles, a.emitted_slots, a.entry_slots, capacity, bits_for(a.grid.tiles())},
                m.cub, m.cub_bytes, stream);
-    start(gather_kernel, blocks_for(entries, kThreads), kThreads, stream, a,
-          static_cast<const uint32_t*>(m.sorted_tiles), entries, uint32_t(a.grid.tiles()));
+    start(gather_kernel, blocks_for(capacity, kThreads), kThreads, stream, a,
+          static_cast<const uint32_t*>(m.sorted_tiles), capacity, uint32_t(a.grid.tiles()));
     check(cudaGetLastError(), "bin_fill");
-    return entries;
+    return capacity;
 }
 
 }  // namespace dgr
