@@ -2,12 +2,15 @@
 """Our rasteriser beside the others on one card: the same Gaussians, forward, backward, whole step and memory.
 
     python benchmarks/gpu.py [--counts 100000 500000 2000000 6000000] [--size 1600x1067] [--json out.json]
+                             [--peer NAME=FOLDER] [--source SCENE --iterations 7000]
 
-Of the others gsplat takes part where it imports. All draw the same parameters, activated by torch where a rasteriser
-wants them so; a step is the forward pass, the mean squared difference to a photo, the backward pass and Adam (torch's
-fused one for the others). They take turns; a figure is the median over rounds, of the card's own clock. Memory is the
-most that torch's allocator held in a step, beyond parameters and moments. Without a card it says so and ends with
-code 2.
+Of the others gsplat takes part where it imports, and each --peer: a folder with a package that has the usual
+interface (GaussianRasterizationSettings, GaussianRasterizer), built for this torch. All draw the same parameters,
+activated by torch where a rasteriser wants them so; a step is the forward pass, the mean squared difference to a
+photo, the backward pass and Adam (torch's fused one for the others). They take turns; a figure is the median over
+rounds, of the card's own clock. Memory is the most that torch's allocator held in a step, beyond parameters and
+moments. With --source each then trains the same Gaussians on a capture: the same views, loss, rates and number of
+iterations, no densification. Without a card it says so and ends with code 2.
 """
 
 import argparse
@@ -16,25 +19,24 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from diff_gaussian_rasterization import View, rasterize
-from diff_gaussian_rasterization.optim import adam_step
+from diff_gaussian_rasterization import View
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks import gpu_training
+from benchmarks.rivals import Draw, Model, Parameters, rivals
 from gaussian_renderer.backend import choose_backend
 from utils.command import Parser, run_command
 
 COUNTS = (100_000, 500_000, 2_000_000, 6_000_000)
 PIXELS_PER_SPLAT = 3.0
 """Standard deviation of a splat of the smallest scene, px; larger scenes have smaller ones, to cover as much."""
-Parameters = dict[str, Tensor]
-Draw = Callable[[Parameters, View, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -68,75 +70,18 @@ def scene(count: int, width: int, height: int, device: torch.device) -> tuple[Pa
     return {name: value.to(device).requires_grad_() for name, value in parameters.items()}, view
 
 
-def draw_ours(p: Parameters, view: View, background: Tensor) -> Tensor:
-    """With the full footprint, as the others draw."""
-    return rasterize(**p, view=view, background=background, sh_degree=3, raw=True, mult=1.0).image
-
-
-def gsplat_draw() -> Draw:
-    """gsplat's rasterization; ImportError where it is not there."""
-    from gsplat import rasterization
-
-    def draw(p: Parameters, view: View, background: Tensor) -> Tensor:
-        pose = view.camera_from_world.to(background)[None]
-        intrinsics = background.new_tensor([[view.fx, 0, view.cx], [0, view.fy, view.cy], [0, 0, 1]])[None]
-        images, _, _ = rasterization(
-            p["means"],
-            p["quats"],
-            p["scales"].exp(),
-            p["opacities"].sigmoid()[:, 0],
-            torch.cat([p["sh_dc"], p["sh_rest"]], 1),
-            pose,
-            intrinsics,
-            view.width,
-            view.height,
-            sh_degree=3,
-            near_plane=view.near,
-            backgrounds=background[None],
-        )
-        return images[0].permute(2, 0, 1)
-
-    return draw
-
-
-def rivals() -> dict[str, Draw]:
-    """All rasterisers that import, ours first."""
-    found: dict[str, Draw] = {"ours": draw_ours}
-    try:
-        found["gsplat"] = gsplat_draw()
-    except ImportError as error:
-        print(f"gsplat is left out: {error}")
-    return found
-
-
 class Work:
     """One rasteriser on one scene, ready to be timed again and again."""
 
     def __init__(self, name: str, draw: Draw, parameters: Parameters, view: View) -> None:
-        self.name, self._draw, self._view = name, draw, view
-        self.parameters = {key: value.detach().clone().requires_grad_() for key, value in parameters.items()}
-        like = self.parameters["means"]
+        self.model, self._view = Model(name, draw, parameters), view
+        like = parameters["means"]
         self._background, self._photo = like.new_zeros(3), like.new_full((3, view.height, view.width), 0.5)
-        self._moments = {key: (torch.zeros_like(v), torch.zeros_like(v)) for key, v in self.parameters.items()}
-        self._steps = 0
+        self._rates = dict.fromkeys(parameters, 1e-5)
 
     def forward(self) -> Tensor:
         """The image."""
-        return self._draw(self.parameters, self._view, self._background)
-
-    def adam(self) -> None:
-        """One step of Adam, ours or torch's fused one."""
-        self._steps += 1
-        for key, parameter in self.parameters.items():
-            grad, moments = parameter.grad, self._moments[key]
-            if self.name == "ours":
-                adam_step(parameter.detach(), grad, *moments, lr=1e-5, step=self._steps)
-            else:
-                steps = [parameter.new_tensor(float(self._steps))]
-                rates = {"lr": 1e-5, "beta1": 0.9, "beta2": 0.999, "weight_decay": 0.0, "eps": 1e-15}
-                lists = [parameter.detach()], [grad], [moments[0]], [moments[1]], [], steps
-                torch._fused_adam_(*lists, **rates, amsgrad=False, maximize=False)
-            parameter.grad = None
+        return self.model.draw(self._view, self._background)
 
     def measure(self) -> tuple[float, float, float, float]:
         """Milliseconds of forward, backward and whole step, and MiB."""
@@ -147,7 +92,7 @@ class Work:
         marks.append(_mark(device))
         (image - self._photo).square().mean().backward()
         marks.append(_mark(device))
-        self.adam()
+        self.model.adam(self._rates)
         marks.append(_mark(device))
         _wait(device)
         memory = (torch.cuda.max_memory_allocated(device) - held) / 2**20 if device.type == "cuda" else math.nan
@@ -162,14 +107,14 @@ def compare(draws: dict[str, Draw], count: int, size: tuple[int, int], rounds: i
     for work, image in zip(works[1:], images[1:], strict=True):
         difference = float((image - images[0]).abs().mean())
         if difference > 0.01:
-            print(f"{work.name} draws another picture: mean difference {difference:.3f}", file=sys.stderr)
+            print(f"{work.model.name} draws another picture: mean difference {difference:.3f}", file=sys.stderr)
     del images
-    taken: dict[str, list[tuple[float, ...]]] = {work.name: [] for work in works}
+    taken: dict[str, list[tuple[float, ...]]] = {work.model.name: [] for work in works}
     for number in range(rounds + 1):
         for work in works:
             figures = work.measure()
             if number:
-                taken[work.name].append(figures)
+                taken[work.model.name].append(figures)
     medians = {name: [statistics.median(one) for one in zip(*all_, strict=True)] for name, all_ in taken.items()}
     return [Row(name, count, *figures) for name, figures in medians.items()]
 
@@ -215,6 +160,13 @@ def _size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
+def _peer(text: str) -> tuple[str, Path]:
+    name, _, folder = text.partition("=")
+    if not (name.isidentifier() and folder):
+        raise argparse.ArgumentTypeError(f"{text}: give NAME=FOLDER, NAME of letters and digits")
+    return name, Path(folder)
+
+
 def main(args: Sequence[str]) -> None:
     """The command."""
     parser = Parser("Rasterisers on one card, side by side.")
@@ -222,17 +174,29 @@ def main(args: Sequence[str]) -> None:
     parser.add_argument("--size", type=_size, default=(1600, 1067), metavar="WxH", help="of the image")
     parser.add_argument("--rounds", type=int, default=20, help="medians over so many")
     parser.add_argument("--backend", choices=("cuda", "cpu"), default="cuda", help="cpu only to try the script")
+    parser.add_argument("--peer", type=_peer, action="append", default=[], metavar="NAME=FOLDER", help="a package")
+    parser.add_argument("--source", type=Path, help="capture to train on as well")
+    parser.add_argument("-r", "--resolution", type=int, default=1600, help="of its photos, width in pixels")
+    parser.add_argument("--gaussians", type=int, default=500_000, help="to train")
+    parser.add_argument("--iterations", type=int, default=7000, help="of that training")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     settings = parser.parse_args(args)
     backend = choose_backend(settings.backend)
     print(f"{backend.told}, torch {torch.__version__}, {settings.size[0]} x {settings.size[1]}")
-    draws = rivals() if backend.device.type == "cuda" else {"ours": draw_ours}
+    draws = rivals(dict(settings.peer), on_card=backend.device.type == "cuda")
     rows = []
     for count in settings.counts:
         rows += compare(draws, count, settings.size, settings.rounds, backend.device)
     print(table(rows))
+    trained = []
+    if settings.source:
+        sizes = (settings.resolution, settings.gaussians, settings.iterations)
+        state = gpu_training.prepare(settings.source, *sizes, backend.device)
+        trained = [gpu_training.train(name, draw, state, settings.iterations) for name, draw in draws.items()]
+        print(gpu_training.table(trained, settings.iterations))
     if settings.json:
         content = {"machine": backend.told, "size": settings.size, "rows": [asdict(row) for row in rows]}
+        content["training"] = [asdict(row) for row in trained]
         settings.json.write_text(json.dumps(content, indent=1))
 
 
