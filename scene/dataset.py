@@ -172,9 +172,7 @@ def open_scene(data: DataConfig, threads: int = 0, device: torch.device = HOST) 
     store = data.photo_store or default_folder()
     prune(store)
     kept_on = HOST if data.data_device == "cpu" else device
-    cache = PhotoCache(
-        data.cache_gb * 1e9, min(threads or 2, 4), device=kept_on, pinned=kept_on == HOST and device != HOST
-    )
+    cache = PhotoCache(data.cache_gb * 1e9, min(threads or 2, 4), device=kept_on, wanted_on=device)
     return load_scene(
         data.source,
         images=data.images,

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .photo_courier import Courier
+
 if TYPE_CHECKING:
     from .photos import Photo
 
@@ -35,7 +37,8 @@ class PhotoCache:
         budget: Bytes; infinite for everything.
         threads: Workers that decode ahead.
         device: Where photos are kept; the budget is of that memory.
-        pinned: Keep them in host memory that the system never moves, so that a card fetches them by itself.
+        wanted_on: Where they will be wanted. For a card they are kept in host memory that the system never moves, and
+            those that are expected are sent ahead.
     """
 
     def __init__(
@@ -44,10 +47,11 @@ class PhotoCache:
         threads: int = 1,
         *,
         device: torch.device = HOST,
-        pinned: bool = False,
+        wanted_on: torch.device = HOST,
     ) -> None:
         self.budget, self._threads = budget, threads
-        self._device, self._pinned = device, pinned
+        self._device = device
+        self._courier = Courier(wanted_on) if wanted_on.type == "cuda" and device == HOST else None
         self.bytes = 0
         self._kept: dict[Photo, Decoded] = {}  # least recently used first
         self._coming: dict[Photo, Future[Decoded]] = {}
@@ -67,6 +71,15 @@ class PhotoCache:
             self._keep(photo, decoded)
         return decoded
 
+    def on(self, photo: "Photo", device: torch.device) -> Decoded:
+        """The same on a device; the host does not wait for a card."""
+        decoded = self.get(photo)
+        if self._courier is not None and device.type == "cuda":
+            decoded = self._courier.take(photo) or decoded
+        rgb, kept = decoded
+        wait = device.type != "cuda"  # what comes from a card
+        return rgb.to(device, non_blocking=not wait), None if kept is None else kept.to(device, non_blocking=not wait)
+
     def expect(self, photos: Iterable["Photo"]) -> None:
         """Let the workers decode photos that will be asked for in this order, the one wanted now first."""
         with self._lock:
@@ -76,6 +89,8 @@ class PhotoCache:
             for photo in wanted:
                 if photo not in self._kept and photo not in self._coming:
                     self._coming[photo] = self._workers.submit(self._decode, photo)
+            if self._courier is not None:
+                self._courier.send({photo: self._kept[photo] for photo in wanted if photo in self._kept})
 
     def release(self, photo: "Photo") -> None:
         """Give the pixels of a photo back."""
@@ -92,7 +107,7 @@ class PhotoCache:
         return self._placed(rgb), None if kept is None else self._placed(kept)
 
     def _placed(self, plane: Tensor) -> Tensor:
-        return plane.pin_memory() if self._pinned else plane.to(self._device)
+        return plane.pin_memory() if self._courier is not None else plane.to(self._device)
 
     def _keep(self, photo: "Photo", decoded: Decoded) -> None:
         if photo in self._kept:  # two threads decoded it

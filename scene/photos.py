@@ -88,13 +88,13 @@ class Photo:
 
     def image(self, device: torch.device = HOST) -> Tensor:
         """RGB [3, H, W], float32 in [0, 1]; bytes go to the device, not floats."""
-        rgb, _ = self.cache.get(self)
-        return _sent(rgb, device).float().div_(255)
+        rgb, _ = self.cache.on(self, device)
+        return rgb.float().div_(255)
 
     def mask(self, device: torch.device = HOST) -> Tensor | None:
         """1 where a pixel counts and 0 where it does not, float32 [H, W]; None when all do."""
-        kept = self.cache.get(self)[1] if self.masked else None
-        return None if kept is None else _sent(kept, device).float()
+        kept = self.cache.on(self, device)[1] if self.masked else None
+        return None if kept is None else kept.float()
 
     def resized(self, width: int, height: int) -> "Photo":
         """The same photo at another size, made from the original pixels."""
@@ -221,11 +221,6 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         return _eight_bits(image).convert("RGB")
     return image.convert("RGB")
-
-
-def _sent(plane: Tensor, device: torch.device) -> Tensor:
-    """To a card without waiting; what comes from one is waited for."""
-    return plane.to(device, non_blocking=device.type == "cuda")
 
 
 def _read_photo(

@@ -5,12 +5,13 @@ Everything lies in host memory and is computed there; only the device is pretend
 raises wherever it would on a card, and in some cases where torch would copy behind one's back:
   * tensors of the card and of the host (of more than one value) in one operation, `copy_` and `to` aside;
   * `numpy()` of a tensor on the card; a generator of the host that fills a tensor there.
-What is fetched with `non_blocking` reads -1 until an event that was recorded after it has been waited for.
+What is fetched with `non_blocking`, or sent on a stream of its own, reads NONSENSE until an event that was recorded
+after it has been waited for.
 A backward pass runs where its forward pass did, so nothing is checked inside one, and all that it makes is the card's.
 """
 
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch.autograd.graph import _engine_run_backward
 from torch.overrides import TorchFunctionMode
 
 CARD = torch.device("cuda", 0)
+NONSENSE = 85
 
 
 class MixedDevicesError(AssertionError):
@@ -59,7 +61,9 @@ class PretendedCard(TorchFunctionMode):
         self.fetched = 0
         """Tensors taken back."""
         self.underway: list[tuple[Tensor, Tensor]] = []
-        """Where values will be on the host, and the values: fetched without waiting, and not yet waited for."""
+        """Where values will be, and the values: copied without waiting, and not yet waited for."""
+        self.aside = False
+        """Whether copies to the card are made on a stream beside that of the work."""
 
     def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
@@ -126,9 +130,9 @@ class PretendedCard(TorchFunctionMode):
         if target != there:
             self.carried, self.fetched = self.carried + target, self.fetched + there
             moved = moved.clone() if moved is tensor else moved
-        if there and not target and kwargs.get("non_blocking"):
+        if target != there and kwargs.get("non_blocking") and (there or self.aside):
             self.underway.append((moved, moved.clone()))
-            moved.fill_(-1)  # what the host sees if it does not wait
+            moved.fill_(NONSENSE)
         return self._marked(moved, target)
 
     def _backward(self, loss: Tensor) -> None:
@@ -142,7 +146,7 @@ class PretendedCard(TorchFunctionMode):
 
 
 class Event:
-    """Of torch.cuda: what was fetched before it was recorded is there once it was waited for."""
+    """Of torch.cuda: what was copied before it was recorded is there once it was waited for."""
 
     card: PretendedCard
 
@@ -157,11 +161,34 @@ class Event:
         self.card.underway = [pair for pair in self.card.underway if not any(pair is one for one in self._before)]
 
 
+class Stream:
+    """Of torch.cuda: works in order at once, but waits for what other streams copy only where it is told to."""
+
+    cuda_stream = 0
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def wait_event(self, event: Event) -> None:
+        """For the card it is as for the host."""
+        event.synchronize()
+
+
 def pretend(monkeypatch: Any) -> PretendedCard:
     """The mode, and the parts of torch.cuda that the product asks beside tensors."""
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda *_: SimpleNamespace(cuda_stream=0))
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(Tensor, "record_stream", lambda *_: None)
     monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor)  # worker threads are not in the mode
     card = PretendedCard()
+
+    @contextmanager
+    def stream(_: Stream) -> Iterator[None]:
+        card.aside = True
+        yield
+        card.aside = False
+
+    monkeypatch.setattr(torch.cuda, "stream", stream)
     monkeypatch.setattr(torch.cuda, "Event", type("Event", (Event,), {"card": card}))
     return card
