@@ -183,7 +183,7 @@ class DensityControl:
         return children
 
     def _prune(self, state: TrainingState, blame: Tensor, before: int) -> None:
-        """Of the faint and the oversized, remove the half with the larger blame."""
+        """Of the faint and the oversized, remove the half with the larger blame; of the many without any, the fainter."""
         gaussians = state.gaussians
         candidates = self._faint(state, MIN_OPACITY)
         if state.iteration > self._optim.size_prune_from:
@@ -195,9 +195,10 @@ class DensityControl:
             drawn = self._draw_as_published(state, blame, before, budget)
             gaussians.keep(~(candidates & drawn))
             return
-        order = torch.where(candidates, gaussians.rows["blame"], -1.0)
+        fainter = gaussians.logit_opacities.detach().squeeze(1).argsort(stable=True)
+        order = torch.where(candidates, gaussians.rows["blame"], -1.0)[fainter].argsort(descending=True, stable=True)
         keep = torch.ones_like(candidates)
-        keep[order.argsort(descending=True, stable=True)[:budget]] = False
+        keep[fainter[order[:budget]]] = False
         gaussians.keep(keep)
 
     def _draw_as_published(self, state: TrainingState, blame: Tensor, before: int, budget: int) -> Tensor:

@@ -101,6 +101,15 @@ def test_half_of_the_faint_go_and_they_are_the_most_blamed(state):
     assert gone == {5, 6, 7, 8, 9}
 
 
+def test_of_equal_blame_the_fainter_go_wherever_their_rows_are(state):
+    model = state.gaussians
+    order = torch.randperm(len(model), generator=torch.Generator().manual_seed(0)).float()
+    model.rows["logit_opacities"].detach()[:, 0] = -20 - order
+    state.iteration = 10_000
+    state.density._prune(state, torch.zeros(len(model)), len(model))
+    assert model.logit_opacities.min() == -20 - (len(order) // 2 - 1)
+
+
 def test_young_rows_are_not_pruned_for_being_faint(state):
     state.iteration = 50
     model = state.gaussians
