@@ -183,7 +183,7 @@ class DensityControl:
         return children
 
     def _prune(self, state: TrainingState, blame: Tensor, before: int) -> None:
-        """Of the faint and the oversized, remove the half with the larger blame; of the many without any, the fainter."""
+        """Of the faint and the oversized, remove the half with the larger blame; of equals the fainter."""
         gaussians = state.gaussians
         candidates = self._faint(state, MIN_OPACITY)
         if state.iteration > self._optim.size_prune_from:
