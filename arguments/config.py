@@ -138,6 +138,12 @@ class OptimConfig:
     opacity_lr: float = setting(0.025, "Learning rate of the logit opacities.", low=0)
     scaling_lr: float = setting(0.005, "Learning rate of the log scales.", low=0)
     rotation_lr: float = setting(0.001, "Learning rate of the quaternions.", low=0)
+    rate_boost: float = setting(
+        0.0,
+        "Factor on the learning rates at the start of the run, falling to 1 at its end, kept for positions; 0: in the "
+        "phases (30000 / iterations)^(2/3), 4 at most, in plain FastGS 1.",
+        low=0,
+    )
     lambda_dssim: float = setting(0.2, "Share of D-SSIM in the loss.", low=0, high=1)
     optimizer_type: Literal["default", "sparse_adam"] = setting("default", "Adam.", supported=False)
     sh_interval: int = setting(1_000, "Iterations between rises of the active SH degree.", scaled=True, low=1)
@@ -167,12 +173,13 @@ class OptimConfig:
     )
     cap_max: int = setting(0, "Number of Gaussians to end with; 0 takes keep_share of the peak.", low=0)
     keep_share: float = setting(
-        0.35,
+        0.40,
         "Share of the peak that is kept by contribution when --cap_max is 0; the phases' own, not plain FastGS's.",
         low=0,
         high=1,
     )
-    keep_at: float = setting(0.55, "Share of the run after which the keeping happens.", low=0, high=1)
+    keep_from: float = setting(0.4, "Share of the run after which the keeping begins, in four steps.", low=0, high=1)
+    keep_at: float = setting(0.55, "Share of the run after which it is complete.", low=0, high=1)
     fastgs_faithful: bool = setting(False, "FastGS as published, its defects and its scene-relative limits included.")
     preset: str = setting("", "FastGS's published per-scene values: base:<scene> or big:<scene>.")
 

@@ -31,9 +31,11 @@ METHODS: dict[str, str] = {
     "fastgs": "--phases none",
     "fastgs-step1": "--phases none --step_every 1",
     "fastgs-faithful": "--phases none --fastgs_faithful",
+    "fastgs-rates": "--phases none --step_every 1 --rate_boost 4",
     "fastgs-box2": "--phases none --init_extent 2",
     "fastgs-sfm": "--phases none --init sfm",
     "fastgs-sfm-step1": "--phases none --init sfm --step_every 1",
+    "fastgs-sfm-rates": "--phases none --init sfm --step_every 1 --rate_boost 4",
     "fastgs-sfm-faithful": "--phases none --init sfm --fastgs_faithful",
     "main": "--phases main",
     "ambient-noseeds": "--phases main,ambient --seeds none",
@@ -54,8 +56,8 @@ METHODS |= {
     f"{name}@{budget}": f"{flags} --cap_max {budget}"
     for name, flags in {
         "ours": METHODS["all-residual"],
-        "fastgs": METHODS["fastgs-step1"],
-        "fastgs-sfm": METHODS["fastgs-sfm-step1"],
+        "fastgs": METHODS["fastgs-rates"],
+        "fastgs-sfm": METHODS["fastgs-sfm-rates"],
     }.items()
     for budget in BUDGETS
 }

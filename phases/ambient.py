@@ -21,7 +21,7 @@ from scene.shells import Wall, box_wall, photo_colors, sphere_wall, times_seen, 
 from scene.tube import Placement, Rays, place_tube, subject_rays
 
 from .base import Phase
-from .density import Events
+from .density import Events, keeping
 from .every import Every
 from .seeding import append, insert_seeds, numpy_generator, snapshot
 from .state import Step, TrainingState
@@ -162,7 +162,7 @@ class Ambient(Phase):
             densify=Every(optim.densification_interval, self.start - 1 + self.densify_after, until),
             reset_opacity=Every(optim.opacity_reset_interval, calm - 1, min(end, self.reset_until + 1)),
             late_prune=Every(optim.late_prune_interval, optim.densify_until_iter, end),
-            keep_at=round(optim.keep_at * state.config.run.planned),
+            keep=keeping(state.config),
         )
 
     def sh_degree(self, state: TrainingState) -> int:

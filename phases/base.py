@@ -16,7 +16,7 @@ from torch import Tensor
 from arguments import setting
 
 from .density import Events
-from .optimizer import StepWindows
+from .optimizer import StepWindows, short_run_boost
 from .scores import where_seen
 from .state import Step, TrainingState
 
@@ -69,6 +69,10 @@ class Phase(ABC):
         """Iterations per optimiser step. Default: one, unless `--step_every` asks for more."""
         window = state.config.optim.step_every or 1
         return StepWindows(window, window)
+
+    def boost(self, state: TrainingState) -> float:
+        """Factor on the learning rates at the start of the run. Default: `--rate_boost`, else by the run's length."""
+        return state.config.optim.rate_boost or short_run_boost(state.config)
 
     def sh_degree(self, state: TrainingState) -> int:
         """Active SH degree. Default: one more every `sh_interval` iterations of the run."""

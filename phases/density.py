@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from arguments import Config
 from scene.gaussian_model import PARAMETERS, GaussianModel
 
 from .every import NEVER, Every
@@ -32,6 +33,7 @@ RESET_OPACITY = 0.01
 LATE_MIN_OPACITY = 0.1
 LATE_MAX_BLAME = 0.9
 SPLIT_SHRINK = 1.6
+KEEPINGS = 4
 FULL_SIZE_PIXELS = 6.2e6
 """`dense` holds as it is at this many pixels; it grows as the pixels get larger (0.01 at 62 000)."""
 
@@ -43,10 +45,18 @@ class Events:
     densify: Every = NEVER
     reset_opacity: Every = NEVER
     late_prune: Every = NEVER
-    keep_at: int | None = None
-    """Iteration at which the largest contributors are kept and the others go."""
+    keep: tuple[int, ...] = ()
+    """Iterations at which the largest contributors are kept and others go; after the last one as many as shall stay."""
     importance: Callable[[GaussianModel], Tensor] | None = None
     """Factor [N] on the multi-view importance, such as 'lies in the main region'."""
+
+
+def keeping(config: Config) -> tuple[int, ...]:
+    """Iterations of the keeping: in steps the gaps heal that each one leaves."""
+    optim, total = config.optim, config.run.planned
+    last = round(optim.keep_at * total)
+    first = min(last, round(optim.keep_from * total))
+    return tuple(sorted({first + (last - first) * step // (KEEPINGS - 1) for step in range(KEEPINGS)}))
 
 
 class DensityControl:
@@ -116,8 +126,8 @@ class DensityControl:
             self.limit_opacity(state, RESET_OPACITY)
         if iteration in events.late_prune:
             self.late_prune(state)
-        if iteration == events.keep_at:
-            self.keep_contributors(state)
+        if iteration in events.keep:
+            self.keep_contributors(state, (events.keep.index(iteration) + 1) / len(events.keep))
 
     @torch.no_grad()
     def gather(self, gaussians: GaussianModel, step: Step) -> None:
@@ -223,13 +233,15 @@ class DensityControl:
         state.gaussians.keep(~(self._faint(state, LATE_MIN_OPACITY) | (blame > LATE_MAX_BLAME)))
         self.finish(state)
 
-    def keep_contributors(self, state: TrainingState) -> None:
-        """Keep the rows that contribute most to the training views, drop the others."""
-        self.peak = max(self.peak, len(state.gaussians))
-        self.target = self._optim.cap_max or max(1, round(self._optim.keep_share * self.peak))
-        if len(state.gaussians) > self.target:
+    def keep_contributors(self, state: TrainingState, done: float = 1.0) -> None:
+        """Keep the rows that contribute most to the training views; `done` is how far down the number then is."""
+        self.peak = max(1, self.peak, len(state.gaussians))
+        last = self._optim.cap_max or max(1, round(self._optim.keep_share * self.peak))
+        count = round(self.peak * (last / self.peak) ** done)
+        if len(state.gaussians) > count:
             order = contributions(state).argsort(descending=True, stable=True)
-            state.gaussians.rows.gather_append(order[: self.target].sort().values)
+            state.gaussians.rows.gather_append(order[:count].sort().values)
+        self.target = last if done == 1 else None
         self.finish(state)
 
     def limit_opacity(self, state: TrainingState, opacity: float) -> None:

@@ -7,7 +7,7 @@ from typing import ClassVar
 from arguments.fields import FULL_RUN
 
 from .base import Phase
-from .density import Events
+from .density import Events, keeping
 from .every import NEVER, Every
 from .optimizer import StepWindows, fastgs_windows
 from .state import TrainingState
@@ -30,15 +30,19 @@ class FastGS(Phase):
             densify=Every(optim.densification_interval, optim.densify_from_iter, until),
             reset_opacity=Every(_reset_interval(state), 0, round(LAST_RESET * until) + 1),
             late_prune=Every(optim.late_prune_interval, until, total) if total > until else NEVER,
-            keep_at=_keep_at(state),
+            keep=_keeping(state),
         )
 
     def windows(self, state: TrainingState) -> StepWindows:
         """FastGS's step schedule; after the keeping every iteration, so that what is kept is fine-tuned."""
-        kept = _keep_at(state)
-        if kept is not None and state.iteration >= kept and not state.config.optim.step_every:
+        kept = _keeping(state)
+        if kept and state.iteration >= kept[-1] and not state.config.optim.step_every:
             return StepWindows(1, 1)
         return fastgs_windows(state.iteration, state.config)
+
+    def boost(self, state: TrainingState) -> float:
+        """As published, unless `--rate_boost` asks for more."""
+        return state.config.optim.rate_boost or 1.0
 
     def after_step(self, state: TrainingState) -> None:
         """As any phase; a white background asks for one more opacity reset when densification begins."""
@@ -47,11 +51,11 @@ class FastGS(Phase):
             state.density.limit_opacity(state, 0.01)
 
 
-def _keep_at(state: TrainingState) -> int | None:
+def _keeping(state: TrainingState) -> tuple[int, ...]:
     """When the contributors are kept: in runs with phases or a cap; never as published."""
     optim, run = state.config.optim, state.config.run
     keeps = (optim.cap_max or run.phases != "none") and not optim.fastgs_faithful
-    return round(optim.keep_at * run.planned) if keeps else None
+    return keeping(state.config) if keeps else ()
 
 
 def _reset_interval(state: TrainingState) -> int:

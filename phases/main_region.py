@@ -118,9 +118,7 @@ class MainRegion(Phase):
         return (largest <= self.max_extent * largest.median()) & torch.from_numpy(seen).to(state.device)
 
 
-def region_weight(
-    camera: Camera, geometry: ViewGeometry, falloff: float, device: torch.device = HOST
-) -> Tensor:
+def region_weight(camera: Camera, geometry: ViewGeometry, falloff: float, device: torch.device = HOST) -> Tensor:
     """Weight [H, W] of each pixel: 1 where its ray meets the subject's ball, falling off with the angle to it.
 
     Args:

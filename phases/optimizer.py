@@ -19,6 +19,9 @@ from scene.gaussian_model import PARAMETERS, GaussianModel
 GEOMETRY = ("means", "log_scales", "quats", "logit_opacities", "sh_dc")
 COLOUR = ("sh_rest",)
 
+MOST_BOOST = 4.0
+"""More makes Gaussians overshoot."""
+
 
 @dataclass(frozen=True)
 class StepWindows:
@@ -43,6 +46,11 @@ def fastgs_windows(iteration: int, config: Config) -> StepWindows:
     return StepWindows(window, window)
 
 
+def short_run_boost(config: Config) -> float:
+    """How much higher the rates of a short run begin: fewer steps have the same way to go. 1 for a full run."""
+    return min(MOST_BOOST, max(1.0, (FULL_RUN / config.run.planned) ** (2 / 3)))
+
+
 class Optimizer:
     """Learning rates, moments and step counts of all parameters."""
 
@@ -52,6 +60,7 @@ class Optimizer:
         self._faithful = config.optim.fastgs_faithful
         self._extent = extent
         self._last = config.run.iterations
+        self._planned = config.run.planned
         self.steps = {name: 0 for name in PARAMETERS}
         self._gathered = {name: 0 for name in PARAMETERS}
         for name in PARAMETERS:
@@ -66,26 +75,31 @@ class Optimizer:
         u = min(iteration / c.position_lr_max_steps, 1.0)
         return self._extent * exp((1 - u) * log(c.position_lr_init) + u * log(c.position_lr_final))
 
-    def rates(self, iteration: int) -> dict[str, float]:
-        """Learning rate of each parameter at an iteration."""
+    def rates(self, iteration: int, boost: float = 1.0) -> dict[str, float]:
+        """Learning rate of each parameter at an iteration.
+
+        With a boost positions, which come to rest anyway, have that much more; the others begin there and fall to
+        their own.
+        """
         c = self._config
+        fall = boost ** (1 - min(iteration / self._planned, 1.0))
         return {
-            "means": self.position_rate(iteration),
-            "log_scales": c.scaling_lr,
-            "quats": c.rotation_lr,
-            "logit_opacities": c.opacity_lr,
-            "sh_dc": c.lowfeature_lr,
-            "sh_rest": c.highfeature_lr / 20,
+            "means": boost * self.position_rate(iteration),
+            "log_scales": fall * c.scaling_lr,
+            "quats": fall * c.rotation_lr,
+            "logit_opacities": fall * c.opacity_lr,
+            "sh_dc": fall * c.lowfeature_lr,
+            "sh_rest": fall * c.highfeature_lr / 20,
         }
 
     @torch.no_grad()
-    def step(self, gaussians: GaussianModel, iteration: int, windows: StepWindows) -> None:
+    def step(self, gaussians: GaussianModel, iteration: int, windows: StepWindows, boost: float = 1.0) -> None:
         """Step the groups whose window ends here; `rows["reach"]` scales each row's position rate."""
         if self._faithful and iteration == self._last:
             return
         due = GEOMETRY if iteration % windows.geometry == 0 else ()
         due += COLOUR if iteration % windows.colour == 0 else ()
-        rates = self.rates(iteration)
+        rates = self.rates(iteration, boost)
         for name in PARAMETERS:
             self._gathered[name] += 1
         adam_steps([group for name in due if (group := self._group(gaussians, name, rates[name]))])

@@ -26,6 +26,7 @@ from vlm.defects import Box
 from vlm.select import Select
 
 from .base import LEAST_MEAN_WEIGHT, Phase
+from .density import keeping
 from .every import Every
 from .holes import hole_masks, seed_holes
 from .inspection import inspect, still_wrong
@@ -80,8 +81,7 @@ class VlmRefinement(Phase):
 
     def on_start(self, state: TrainingState) -> None:
         """Keep the contributors now if that falls due in this phase, not in the middle of a round; then inspect."""
-        optim, total = state.config.optim, state.config.run.planned
-        if self.start <= round(optim.keep_at * total) <= self.end:
+        if self.start <= keeping(state.config)[-1] <= self.end:
             state.density.keep_contributors(state)
         self._begin_round(state, 1)
 

@@ -6,7 +6,7 @@ import tiny
 import torch
 from simple_knn import along_a_curve
 
-from phases.density import rotate
+from phases.density import Events, keeping, rotate
 from phases.scores import PLAIN, contributions, detail, normalised, score_gaussians
 from scene.gaussian_model import Label
 
@@ -117,6 +117,23 @@ def test_young_rows_are_not_pruned_for_being_faint(state):
     model.rows["birth"].fill_(49)
     state.density.late_prune(state)
     assert len(model) >= 99  # the most blamed row goes whatever its age
+
+
+def test_the_keeping_goes_down_in_equal_proportions_to_the_share_of_the_peak(tmp_path):
+    state = tiny.state(tmp_path / "run", tiny.config(tmp_path / "run", optim={"keep_share": 0.16}))
+    events, counts = Events(keep=(3, 5, 7, 9)), []
+    for state.iteration in range(1, 11):
+        state.density.after_step(state, events)
+        counts.append(len(state.gaussians))
+    assert counts == [100, 100, 63, 63, 40, 40, 25, 25, 16, 16]
+    assert state.density.room(state.gaussians) == 0
+
+
+def test_a_keeping_that_cannot_begin_earlier_happens_at_once(tmp_path):
+    spread = tiny.config(tmp_path / "run", iterations=1000, optim={"keep_from": 0.4, "keep_at": 0.55})
+    at_once = tiny.config(tmp_path / "run", iterations=1000, optim={"keep_from": 0.4, "keep_at": 0.3})
+    assert keeping(spread) == (400, 450, 500, 550)
+    assert keeping(at_once) == (300,)
 
 
 def test_keeping_takes_the_largest_contributors(tmp_path):

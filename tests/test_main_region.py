@@ -148,7 +148,7 @@ def test_densification_is_for_the_region_and_nothing_is_reset_or_pruned_late(sta
     events = settings.events(state)
     assert 20 in events.densify and 10 not in events.densify and 50 not in events.densify
     assert not any(iteration in events.reset_opacity or iteration in events.late_prune for iteration in range(1, 100))
-    assert events.keep_at is None
+    assert events.keep == ()
     with torch.no_grad():
         state.gaussians.means[0] = torch.as_tensor(state.geometry.focus, dtype=torch.float32)
         state.gaussians.means[1] = 12.0

@@ -6,6 +6,8 @@ import tiny
 import torch
 
 from arguments import Config, OptimConfig, RunConfig
+from phases.ambient import Ambient
+from phases.fastgs import FastGS
 from phases.optimizer import StepWindows, fastgs_windows
 
 
@@ -57,3 +59,20 @@ def test_the_position_rate_decays_log_linearly(tmp_path):
     optimizer = tiny.state(tmp_path / "run").optimizer
     first, middle, last = (optimizer.position_rate(i) for i in (0, 50, 100))
     assert first / last == pytest.approx(100) and middle**2 == pytest.approx(first * last)
+
+
+def test_a_boost_falls_to_one_for_all_rates_but_the_positions(tmp_path):
+    optimizer = tiny.state(tmp_path / "run", tiny.config(tmp_path / "run", iterations=100)).optimizer
+    for iteration, factor in ((0, 4.0), (50, 2.0), (100, 1.0), (150, 1.0)):
+        own, boosted = optimizer.rates(iteration), optimizer.rates(iteration, 4.0)
+        for name in own:
+            assert boosted[name] / own[name] == pytest.approx(4.0 if name == "means" else factor), name
+
+
+@pytest.mark.parametrize(("iterations", "boost"), [(30_000, 1), (60_000, 1), (3_750, 4), (10_607, 2), (100, 4)])
+def test_phases_of_a_short_run_begin_with_higher_rates_and_plain_fastgs_does_not(tmp_path, iterations, boost):
+    state = tiny.state(tmp_path / "run", tiny.config(tmp_path / "run", iterations=iterations))
+    assert Ambient().boost(state) == pytest.approx(boost, rel=1e-3)
+    assert FastGS().boost(state) == 1
+    given = tiny.state(tmp_path / "given", tiny.config(tmp_path / "given", optim={"rate_boost": 3.0}))
+    assert Ambient().boost(given) == FastGS().boost(given) == 3
