@@ -10,6 +10,7 @@ time and peak memory are those of the training process; nothing depends on what 
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -171,21 +172,21 @@ def split_psnr(run: Run, args: argparse.Namespace) -> dict[str, float]:
 
 
 def flagged_gain(run: Run, args: argparse.Namespace) -> float | None:
-    """Fall of the mean absolute error inside the regions that the reference's first inspection found, in 1/1000.
+    """Gain in PSNR, in dB, inside the regions of all held-out views that the reference's first inspection found.
 
     Runs of all phases with one seed are equal up to that inspection. None without a finished reference.
     """
     first = args.out / run.scene.name / REFERENCE / f"seed{run.seed}" / "vlm" / "round_1"
     if not (first / "summary.json").is_file() or not run.method.startswith("all-"):
         return None
-    before = json.loads((first / "summary.json").read_text())["before"]["held_out"]["inside"]
+    before = json.loads((first / "summary.json").read_text())["before"]["held_out"].get("inside_squared")
     pictures = next(iter((run.folder / "test").glob("ours_*")))
     total = weight = 0.0
     for path in sorted((first / "held_out").glob("*.png")):
         mask = _pixels(path)[..., 0]
-        error = np.abs(_pixels(pictures / "renders" / path.name) - _pixels(pictures / "gt" / path.name)).mean(2)
+        error = np.square(_pixels(pictures / "renders" / path.name) - _pixels(pictures / "gt" / path.name)).mean(2)
         total, weight = total + float((mask * error).sum()), weight + float(mask.sum())
-    return 1000 * (before - total / weight) if weight else None
+    return 10 * math.log10(before * weight / total) if before and total else None
 
 
 def main_region(camera: Any, focus: np.ndarray, radius: float) -> np.ndarray:

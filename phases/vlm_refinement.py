@@ -271,18 +271,24 @@ def _rendered(state: TrainingState, cameras: Sequence[Camera], values: Tensor) -
 
 @torch.no_grad()
 def _inside_outside(state: TrainingState, cameras: Sequence[Camera], masks: Mapping[int, Tensor]) -> Errors:
-    """Mean absolute error weighted by the masks, and by what they leave; 0 where there is nothing."""
-    sums = torch.zeros(2, 2, dtype=torch.float64, device=state.device)
+    """Mean absolute and mean squared error weighted by the masks, and by what they leave; 0 where there is nothing."""
+    sums = torch.zeros(2, 3, dtype=torch.float64, device=state.device)
     for index, camera in enumerate(cameras):
         photo, seen = state.photo(camera)
-        error = (state.render(camera).image.clamp(0, 1) - photo).abs().mean(0)
-        seen = torch.ones_like(error) if seen is None else seen
-        inside = masks[index].to(state.device).float() / 255 * seen if index in masks else torch.zeros_like(error)
+        error = (state.render(camera).image.clamp(0, 1) - photo).abs()
+        seen = torch.ones_like(error[0]) if seen is None else seen
+        inside = masks[index].to(state.device).float() / 255 * seen if index in masks else torch.zeros_like(seen)
         for row, weight in enumerate((inside, seen - inside)):
-            sums[row, 0] += (error * weight).sum(dtype=torch.float64)
-            sums[row, 1] += weight.sum(dtype=torch.float64)
-    inside, outside = (float(total / count) if count > 0 else 0.0 for total, count in sums)
-    return {"inside": inside, "outside": outside}
+            parts = (error.mean(0) * weight, error.square().mean(0) * weight, weight)
+            sums[row] += torch.stack([part.sum(dtype=torch.float64) for part in parts])
+    means = (sums[:, :2] / sums[:, 2:].clamp_min(1e-12)).tolist()
+    (inside, inside_squared), (outside, outside_squared) = means
+    return {
+        "inside": inside,
+        "outside": outside,
+        "inside_squared": inside_squared,
+        "outside_squared": outside_squared,
+    }
 
 
 def _write_summary(folder: Path, content: Mapping[str, Any]) -> None:

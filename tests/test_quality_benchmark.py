@@ -3,6 +3,7 @@
 
 import argparse
 import json
+import math
 
 import numpy as np
 import pytest
@@ -31,9 +32,9 @@ def test_the_gain_is_that_inside_the_regions_of_the_reference(tmp_path):
     mask[:, :4] = 255
     first = guided.folder / "vlm" / "round_1"
     write_png(first / "held_out" / "00000.png", mask)
-    (first / "summary.json").write_text(json.dumps({"before": {"held_out": {"inside": 0.2}}}))
-    assert flagged_gain(guided, args) == pytest.approx(200 - 10 / 0.255)
-    assert flagged_gain(unguided, args) == pytest.approx(200 - 30 / 0.255)
+    (first / "summary.json").write_text(json.dumps({"before": {"held_out": {"inside_squared": 0.04}}}))
+    assert flagged_gain(guided, args) == pytest.approx(20 * math.log10(0.2 / (10 / 255)))
+    assert flagged_gain(unguided, args) == pytest.approx(20 * math.log10(0.2 / (30 / 255)))
     assert flagged_gain(finished(tmp_path, "fastgs", 10), args) is None
 
 
