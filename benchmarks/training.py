@@ -7,7 +7,8 @@ The dataset's points3D, each repeated with a fixed jitter until there are `--gau
 densification: render, loss, backward, statistics, optimiser, as `train.py` does them. Times are processor time of
 this process (all its threads), medians over the steps; a stage's share is of the sum of all. The rate counts
 whole steps from first to last, so that it also holds what falls between the stages. With `--ruler` the Gaussians
-and a view of the trained state are written in the ruler's format and its stages are timed in the same run.
+and a view of the trained state are written in the ruler's format and its stages are timed in the same run. With
+`--opensplat PROGRAM` (again for another build) OpenSplat trains the same points on the same photos in turns with ours.
 """
 
 import argparse
@@ -19,9 +20,10 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -34,6 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from diff_gaussian_rasterization import set_threads
 
 from arguments import Config, DataConfig, PipelineConfig, RunConfig
+from benchmarks import cpu_peers
 from gaussian_renderer import render
 from phases.density import Events
 from phases.every import Every
@@ -44,6 +47,8 @@ from scene.cameras import Camera
 from scene.dataset import Scene, open_scene
 from scene.gaussian_model import GaussianModel
 from scene.points import PointCloud
+from utils.command import Parser, run_command
+from utils.errors import UserError
 
 LONG = 10**9
 STAGES = ("photo", "render", "loss", "backward", "statistics", "optimizer")
@@ -116,7 +121,7 @@ def prepare(args: argparse.Namespace) -> tuple[Scene, TrainingState]:
     config = Config(data=data, run=run, pipeline=pipeline)
     scene = open_scene(config.data)
     if scene.points is None:
-        sys.exit(f"--source {args.source}: has no points3D to start from")
+        raise UserError(f"--source {args.source}: has no points3D to start from")
     scene = replace(scene, points=jittered(scene.points, args.gaussians, args.seed))
     return scene, start(config, scene, None)  # type: ignore[arg-type]
 
@@ -141,6 +146,14 @@ def measure(args: argparse.Namespace, state: TrainingState) -> dict[str, Any]:
         "stages_ms": {name: 1e3 * median(clock.seconds[name]) for name in STAGES},
         "means_ms": {name: 1e3 * float(np.mean(clock.seconds[name])) for name in STAGES},
     }
+
+
+def rate(state: TrainingState, steps: int) -> float:
+    """Train on; steps per CPU second."""
+    phase, begin = Steady(), time.process_time()
+    for _ in range(steps):
+        step(state, phase, Clock())
+    return steps / (time.process_time() - begin)
 
 
 def write_ruler_scene(path: Path, gaussians: GaussianModel, camera: Camera) -> None:
@@ -194,9 +207,9 @@ def report(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def main(words: Sequence[str]) -> None:
     """Prepare, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("Whole training steps per processor second, by stage.")
     parser.add_argument("--source", type=Path, required=True, help="dataset with points3D")
     parser.add_argument("-r", "--resolution", type=int, default=270, help="width in pixels")
     parser.add_argument("--gaussians", type=int, default=27_000)
@@ -206,18 +219,26 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0, help="of the jitter")
     parser.add_argument("--ruler", type=Path, help="the ruler's executable")
+    parser.add_argument("--opensplat", type=Path, action="append", metavar="PROGRAM", help="OpenSplat's CPU build")
+    parser.add_argument("--rounds", type=int, default=3, help="turns that ours and OpenSplat take")
+    parser.add_argument("--iterations", type=int, nargs=2, default=(5, 25), help="of each of OpenSplat's two runs")
     parser.add_argument("--json", type=Path, help="where to write the figures")
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     torch.set_num_threads(1)
     set_threads(args.threads)
-    _, state = prepare(args)
+    scene, state = prepare(args)
     result = measure(args, state)
     if args.ruler:
         result["ruler_ms"] = run_ruler(args.ruler, state)
     print(report(result))
+    if args.opensplat:
+        ours = partial(rate, state, max(1, args.steps // args.rounds))
+        peers = cpu_peers.opensplat(args.opensplat, scene, ours, args.iterations, args.rounds)
+        result["peers"] = [asdict(peer) for peer in peers]
+        print(cpu_peers.table(peers))
     if args.json:
         args.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))
