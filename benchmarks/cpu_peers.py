@@ -2,7 +2,7 @@
 """OpenSplat beside our trainer on the processor: the same photos, cameras and points, by its command line alone.
 
 An iteration costs what a longer run takes more than a shorter one, so that start, loading and saving do not count.
-Neither run is long enough for it to densify. Ours and theirs take turns; a ratio is of one turn.
+Neither run densifies. Ours and theirs take turns; a ratio is of one turn.
 """
 
 import os
@@ -118,6 +118,7 @@ def _run(binary: Path, source: Path, iterations: int) -> tuple[float, int]:
     """CPU seconds of a whole run, and the Gaussians it ends with."""
     result = source / "result.ply"
     words = [source, "-o", result, "-n", iterations, "--num-downscales", 0, "--sh-degree-interval", 1]
+    words += ["--warmup-length", iterations]  # it densifies only after these
     result.unlink(missing_ok=True)
     before = children_seconds()
     try:

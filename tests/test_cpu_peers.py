@@ -21,6 +21,7 @@ STAND_IN = f"""#!{sys.executable} -IS
 import os, struct, sys, time
 source, flags = sys.argv[1], dict(zip(sys.argv[2::2], sys.argv[3::2]))
 assert os.environ["OMP_WAIT_POLICY"] == "passive" and flags["--num-downscales"] == "0"
+assert flags["--warmup-length"] == flags["-n"], "it densifies"
 count = struct.unpack("<Q", open(source + "/sparse/0/points3D.bin", "rb").read(8))[0]
 while time.process_time() < 0.01 * int(flags["-n"]):
     pass
