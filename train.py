@@ -14,7 +14,6 @@ from diff_gaussian_rasterization import set_threads
 
 import phases
 from arguments import parse
-from gaussian_renderer import render
 from gaussian_renderer.backend import choose_backend, refuse_varying_sums
 from phases.base import Phase
 from phases.milestones import Milestones
@@ -38,7 +37,7 @@ def train_step(state: TrainingState, phase: Phase) -> Mapping[str, float]:
 
     judged = []
     for camera, background in state.ranks.each(state.next_views(), gaussians.rows):
-        output = render(camera, gaussians, background, mult=state.config.pipeline.mult)
+        output = state.draw(camera, background, dropout=phase.dropout(state))
         step = Step(state.iteration, camera, *state.photo(camera), output)
         losses = phase.loss(state, step)
         terms = torch.stack([*losses.values()])

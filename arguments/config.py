@@ -144,6 +144,13 @@ class OptimConfig:
         "phases (30000 / iterations)^(2/3), 4 at most, in plain FastGS 1.",
         low=0,
     )
+    dropout: float = setting(
+        -1.0,
+        "Share of the Gaussians left out of each training view at random; -1: in the phases 3 / number of training "
+        "views, 0.25 at most, in plain FastGS 0.",
+        low=-1,
+        high=0.9,
+    )
     lambda_dssim: float = setting(0.2, "Share of D-SSIM in the loss.", low=0, high=1)
     optimizer_type: Literal["default", "sparse_adam"] = setting("default", "Adam.", supported=False)
     sh_interval: int = setting(1_000, "Iterations between rises of the active SH degree.", scaled=True, low=1)

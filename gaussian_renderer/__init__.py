@@ -53,6 +53,7 @@ def render(
     mult: float = COMPACT_BOX,
     sh_degree: int | None = None,
     scale_modifier: float = 1.0,
+    logit_opacities: Tensor | None = None,
     features: Tensor | None = None,
     want_depth: bool = False,
     want_weights: bool = False,
@@ -67,6 +68,7 @@ def render(
         mult: Compact-box factor; 1 draws the full footprint.
         sh_degree: Default: the model's active degree.
         scale_modifier: Factor on all scales.
+        logit_opacities: Others [N, 1] than the model's own.
         features: N-channel values [N, C] to blend beside the colours.
         want_depth: Also expected and median depth.
         want_weights: Also the largest and the summed blend weight of each Gaussian.
@@ -77,7 +79,7 @@ def render(
         gaussians.means,
         gaussians.quats,
         gaussians.log_scales,
-        gaussians.logit_opacities,
+        gaussians.logit_opacities if logit_opacities is None else logit_opacities,
         raw=True,
         sh_dc=gaussians.sh_dc,
         sh_rest=gaussians.sh_rest,

@@ -16,6 +16,7 @@ from torch import Tensor
 from arguments import setting
 
 from .density import Events
+from .dropout import usual_dropout
 from .optimizer import StepWindows, short_run_boost
 from .scores import where_seen
 from .state import Step, TrainingState
@@ -73,6 +74,11 @@ class Phase(ABC):
     def boost(self, state: TrainingState) -> float:
         """Factor on the learning rates at the start of the run. Default: `--rate_boost`, else by the run's length."""
         return state.config.optim.rate_boost or short_run_boost(state.config)
+
+    def dropout(self, state: TrainingState) -> float:
+        """Share of the Gaussians left out of each training view. Default: `--dropout`, else by the number of views."""
+        given = state.config.optim.dropout
+        return given if given >= 0 else usual_dropout(len(state.scene.train_cameras))
 
     def sh_degree(self, state: TrainingState) -> int:
         """Active SH degree. Default: one more every `sh_interval` iterations of the run."""

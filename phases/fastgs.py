@@ -44,6 +44,10 @@ class FastGS(Phase):
         """As published, unless `--rate_boost` asks for more."""
         return state.config.optim.rate_boost or 1.0
 
+    def dropout(self, state: TrainingState) -> float:
+        """As published, unless `--dropout` asks for some."""
+        return max(0.0, state.config.optim.dropout)
+
     def after_step(self, state: TrainingState) -> None:
         """As any phase; a white background asks for one more opacity reset when densification begins."""
         super().after_step(state)

@@ -19,6 +19,7 @@ from scene.view_geometry import ViewGeometry
 from utils.run_dir import RunDir
 
 from .density import DensityControl
+from .dropout import thinned
 from .optimizer import Optimizer
 from .ranks import OneProcess
 from .watch import Watch
@@ -104,6 +105,12 @@ class TrainingState:
     def photo(self, camera: Camera) -> tuple[Tensor, Tensor | None]:
         """The photo of a view [3, H, W] and its mask [H, W], None when all of it counts."""
         return camera.image(self.device), camera.mask(self.device)
+
+    def draw(self, camera: Camera, background: Tensor, *, dropout: float) -> RenderOutput:
+        """A training view: a share of the Gaussians is left out, the same ones in whatever process or resumed run."""
+        seed = f"{self.config.run.seed} {self.iteration} {camera.name}"
+        thin = thinned(self.gaussians.logit_opacities, dropout, seed) if dropout else None
+        return self.render(camera, background=background, logit_opacities=thin)
 
     def render(self, camera: Camera, **options: Any) -> RenderOutput:
         """The present Gaussians from a camera, as they are evaluated: fixed background, the run's compact box."""

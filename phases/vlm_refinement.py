@@ -97,7 +97,7 @@ class VlmRefinement(Phase):
         views = sorted(self._masks)
         index = views[(step.iteration + _index(state, step.camera)) % len(views)]  # in an epoch all are as likely
         camera = state.scene.train_cameras[index]
-        output = state.render(camera)
+        output = state.draw(camera, state.fixed_background(), dropout=self.dropout(state))
         (photo, mask), weight = state.photo(camera), self._masks[index].to(state.device).float() / 255
         weight = weight if mask is None else weight * mask
         weight = weight / weight.mean().clamp_min(LEAST_MEAN_WEIGHT)

@@ -206,7 +206,7 @@ def test_a_second_look_counts_nothing_outside_the_regions(state, monkeypatch):
     vlm._masks = {2: torch.zeros(36, 48, dtype=torch.uint8)}
     vlm._masks[2][:, :20] = 255
     drawn = camera.image().flip(1).requires_grad_()
-    monkeypatch.setattr(state, "render", lambda view: SimpleNamespace(image=drawn))
+    monkeypatch.setattr(state, "draw", lambda view, background, dropout: SimpleNamespace(image=drawn))
     vlm._second_look(state, SimpleNamespace(iteration=1, camera=camera)).backward()
     assert (drawn.grad[..., :20] != 0).any(0).all()
     assert (drawn.grad[..., 20 + 5 :] == 0).all()  # SSIM's window reaches five pixels over the edge
@@ -216,11 +216,11 @@ def test_every_view_with_regions_gets_its_second_looks(state, monkeypatch):
     vlm, looks = phase(), Counter()
     vlm._masks = {index: torch.full((36, 48), 255, dtype=torch.uint8) for index in (0, 3, 5)}
 
-    def render(view):
+    def draw(view, background, dropout):
         looks[view.name] += 1
         return SimpleNamespace(image=view.image())
 
-    monkeypatch.setattr(state, "render", render)
+    monkeypatch.setattr(state, "draw", draw)
     for iteration in range(90):
         [(camera, _)] = state.next_views()
         vlm._second_look(state, SimpleNamespace(iteration=iteration, camera=camera))
