@@ -11,16 +11,18 @@ import torch
 from torch import Tensor
 
 MOST_DROPPED = 0.25
-DROPPED_VIEWS = 3
-"""Shares of the Gaussians left out in all training views together."""
+FEW_VIEWS = 6.5
+"""The share is the square of this over the number of views: with 43 views a twentieth is already too much."""
+LEAST_DROPPED = 0.01
 NOT_THERE = -20.0
 """Logit of an opacity at which a Gaussian is not drawn."""
 OPAQUE = 0.999
 
 
 def usual_dropout(views: int) -> float:
-    """Share of the Gaussians to leave out when training on so many views."""
-    return min(MOST_DROPPED, DROPPED_VIEWS / max(views, 1))
+    """Share of the Gaussians to leave out when training on so many views; none from 65 on."""
+    share = min(MOST_DROPPED, (FEW_VIEWS / max(views, 1)) ** 2)
+    return share if share >= LEAST_DROPPED else 0.0
 
 
 def thinned(logit_opacities: Tensor, share: float, seed: str) -> Tensor:
