@@ -15,7 +15,7 @@ from torch import Tensor
 
 from arguments import setting
 
-from .density import Events
+from .density import Events, keeping
 from .dropout import usual_dropout
 from .optimizer import StepWindows, short_run_boost
 from .scores import where_seen
@@ -76,7 +76,12 @@ class Phase(ABC):
         return state.config.optim.rate_boost or short_run_boost(state.config)
 
     def dropout(self, state: TrainingState) -> float:
-        """Share of the Gaussians left out of each training view. Default: `--dropout`, else by the number of views."""
+        """Share of the Gaussians left out of each training view. Default: `--dropout`, else by the number of views.
+
+        None before the keeping begins: densification would grow what the gaps seem to ask for.
+        """
+        if state.iteration < keeping(state.config)[0]:
+            return 0.0
         given = state.config.optim.dropout
         return given if given >= 0 else usual_dropout(len(state.scene.train_cameras))
 

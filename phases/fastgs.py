@@ -46,7 +46,7 @@ class FastGS(Phase):
 
     def dropout(self, state: TrainingState) -> float:
         """As published, unless `--dropout` asks for some."""
-        return max(0.0, state.config.optim.dropout)
+        return super().dropout(state) if state.config.optim.dropout > 0 else 0.0
 
     def after_step(self, state: TrainingState) -> None:
         """As any phase; a white background asks for one more opacity reset when densification begins."""

@@ -54,8 +54,13 @@ def test_a_training_view_lacks_some_and_an_evaluated_one_nothing(tmp_path):
 
 def test_phases_drop_by_the_number_of_views_and_plain_fastgs_only_when_asked(tmp_path):
     state = tiny.state(tmp_path / "run")
+    state.iteration = 39
+    assert Ambient().dropout(state) == 0, "what is left out would be grown again"
+    state.iteration = 40
     assert Ambient().dropout(state) == usual_dropout(len(state.scene.train_cameras)) and FastGS().dropout(state) == 0
     given = tiny.state(tmp_path / "given", tiny.config(tmp_path / "given", optim={"dropout": 0.5}))
+    given.iteration = 40
     assert Ambient().dropout(given) == FastGS().dropout(given) == 0.5
     none = tiny.state(tmp_path / "none", tiny.config(tmp_path / "none", optim={"dropout": 0.0}))
+    none.iteration = 40
     assert Ambient().dropout(none) == 0
