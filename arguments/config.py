@@ -147,7 +147,7 @@ class OptimConfig:
     dropout: float = setting(
         -1.0,
         "Share of the Gaussians left out of each training view at random from --keep_from on; -1: in the phases "
-        "(6.5 / number of training views)^2, 0.25 at most, in plain FastGS 0.",
+        "(8.2 / number of training views)^3, 0.25 at most, in plain FastGS 0.",
         low=-1,
         high=0.9,
     )

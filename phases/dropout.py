@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 MOST_DROPPED = 0.25
-FEW_VIEWS = 6.5
-"""The share is the square of this over the number of views: with 43 views a twentieth is already too much."""
+FEW_VIEWS = 8.2
+"""The share is the cube of this over the number of views: with 43 views a fiftieth is already too much."""
 LEAST_DROPPED = 0.01
 NOT_THERE = -20.0
 """Logit of an opacity at which a Gaussian is not drawn."""
@@ -20,8 +20,8 @@ OPAQUE = 0.999
 
 
 def usual_dropout(views: int) -> float:
-    """Share of the Gaussians to leave out when training on so many views; none from 65 on."""
-    share = min(MOST_DROPPED, (FEW_VIEWS / max(views, 1)) ** 2)
+    """Share of the Gaussians to leave out when training on so many views; none from 39 on."""
+    share = min(MOST_DROPPED, (FEW_VIEWS / max(views, 1)) ** 3)
     return share if share >= LEAST_DROPPED else 0.0
 
 
