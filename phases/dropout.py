@@ -14,6 +14,7 @@ MOST_DROPPED = 0.25
 FEW_VIEWS = 8.2
 """The share is the cube of this over the number of views: with 43 views a fiftieth is already too much."""
 LEAST_DROPPED = 0.01
+"""A smaller share is not worth its draw."""
 NOT_THERE = -20.0
 """Logit of an opacity at which a Gaussian is not drawn."""
 OPAQUE = 0.999
@@ -37,6 +38,7 @@ def thinned(logit_opacities: Tensor, share: float, seed: str) -> Tensor:
         Logits [N, 1], differentiable.
     """
     generator = torch.Generator().manual_seed(crc32(seed.encode()))
-    left_out = (torch.rand(len(logit_opacities), 1, generator=generator) < share).to(logit_opacities.device)
+    left_out = torch.rand(len(logit_opacities), 1, generator=generator) < share
+    left_out = left_out.to(logit_opacities.device, non_blocking=True)  # else the host would wait for a card
     opacities = (logit_opacities.clamp(min=NOT_THERE).sigmoid() / (1 - share)).clamp(max=OPAQUE)
     return torch.where(left_out, NOT_THERE, opacities.logit())
