@@ -152,6 +152,11 @@ class OptimConfig:
         high=0.9,
     )
     lambda_dssim: float = setting(0.2, "Share of D-SSIM in the loss.", low=0, high=1)
+    lambda_square: float = setting(
+        -1.0,
+        "Weight of the mean squared error beside it from --keep_from on; -1: in the phases 8, in plain FastGS 0.",
+        low=-1,
+    )
     optimizer_type: Literal["default", "sparse_adam"] = setting("default", "Adam.", supported=False)
     sh_interval: int = setting(1_000, "Iterations between rises of the active SH degree.", scaled=True, low=1)
     views_per_step: int = setting(

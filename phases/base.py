@@ -23,6 +23,8 @@ from .state import Step, TrainingState
 
 LEAST_MEAN_WEIGHT = 0.02
 """A view of which hardly anything counts is not blown up to a full vote."""
+SQUARE = 8.0
+"""Usual weight of the squared error: where photos disagree it asks for their mean, L1 for what most of them show."""
 
 
 @dataclass(kw_only=True)
@@ -51,10 +53,14 @@ class Phase(ABC):
         """Before the first step: insert Gaussians, inspect the scene."""
 
     def loss(self, state: TrainingState, step: Step) -> dict[str, Tensor]:
-        """Named terms; their sum is minimised, each is logged. Default: the FastGS loss on the whole image."""
+        """Named terms; their sum is minimised, each is logged. Default: FastGS's, and squared errors, where it counts."""
         weight = self.pixel_weight(state, step)
         target = where_seen(step.target, step.mask, step.output.image)
-        return {"image": photometric(step.output.image, target, weight, state.config.optim.lambda_dssim)}
+        terms = {"image": photometric(step.output.image, target, weight, state.config.optim.lambda_dssim)}
+        if square := self.square(state):
+            squares = (step.output.image - target).square().mean(0)
+            terms["squares"] = square * (squares if weight is None else squares * weight).mean()
+        return terms
 
     def pixel_weight(self, state: TrainingState, step: Step) -> Tensor | None:
         """Weight [H, W] of each pixel in the loss, mean 1 where seen. Default: the photo's mask, if any."""
@@ -74,6 +80,16 @@ class Phase(ABC):
     def boost(self, state: TrainingState) -> float:
         """Factor on the learning rates at the start of the run. Default: `--rate_boost`, else by the run's length."""
         return state.config.optim.rate_boost or short_run_boost(state.config)
+
+    def square(self, state: TrainingState) -> float:
+        """Weight of the mean squared error in the loss. Default: `--lambda_square`, else 8.
+
+        None before the keeping begins: densification goes by the size of gradients.
+        """
+        if state.iteration < keeping(state.config)[0]:
+            return 0.0
+        given = state.config.optim.lambda_square
+        return given if given >= 0 else SQUARE
 
     def dropout(self, state: TrainingState) -> float:
         """Share of the Gaussians left out of each training view. Default: `--dropout`, else by the number of views.

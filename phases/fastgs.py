@@ -44,6 +44,10 @@ class FastGS(Phase):
         """As published, unless `--rate_boost` asks for more."""
         return state.config.optim.rate_boost or 1.0
 
+    def square(self, state: TrainingState) -> float:
+        """As published, unless `--lambda_square` asks for some."""
+        return super().square(state) if state.config.optim.lambda_square > 0 else 0.0
+
     def dropout(self, state: TrainingState) -> float:
         """As published, unless `--dropout` asks for some."""
         return super().dropout(state) if state.config.optim.dropout > 0 else 0.0
