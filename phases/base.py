@@ -53,7 +53,7 @@ class Phase(ABC):
         """Before the first step: insert Gaussians, inspect the scene."""
 
     def loss(self, state: TrainingState, step: Step) -> dict[str, Tensor]:
-        """Named terms; their sum is minimised, each is logged. Default: FastGS's, and squared errors, where it counts."""
+        """Named terms; their sum is minimised, each is logged. Default: FastGS's and squared errors, whole image."""
         weight = self.pixel_weight(state, step)
         target = where_seen(step.target, step.mask, step.output.image)
         terms = {"image": photometric(step.output.image, target, weight, state.config.optim.lambda_dssim)}
