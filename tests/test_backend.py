@@ -41,8 +41,6 @@ def test_a_card_that_works_is_taken(machine):
     assert chosen.told == "CUDA, Card (sm_90, 80 GiB)"
 
 
-
-
 def no_driver(machine):
     machine.setattr(backend, "DRIVER_FILES", ("/nowhere",))
     return "no NVIDIA driver"
