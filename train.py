@@ -24,7 +24,7 @@ from phases.start import start
 from phases.state import Step, TrainingState
 from phases.watch import Numbers
 from scene.dataset import open_scene
-from scene.summary import describe
+from scene.summary import describe, expectations
 from utils.command import run_command
 from vlm import check_detector
 
@@ -72,7 +72,8 @@ def _train(argv: Sequence[str], ranks: OneProcess) -> None:
         check_detector(config.detector)
         scene = open_scene(config.data, config.run.threads, backend.device)
         plan = schedule(config, kinds)
-        for line in (*describe(scene), f"Backend: {backend.told}"):
+        expected = expectations(scene, config.run.iterations) if backend.device.type == "cpu" else []
+        for line in (*describe(scene), *expected, f"Backend: {backend.told}"):
             run.say(line)
         state = start(config, scene, run, ranks, device=backend.device)
         milestones = Milestones(state, plan)

@@ -138,24 +138,24 @@ class OptimConfig:
     opacity_lr: float = setting(0.025, "Learning rate of the logit opacities.", low=0)
     scaling_lr: float = setting(0.005, "Learning rate of the log scales.", low=0)
     rotation_lr: float = setting(0.001, "Learning rate of the quaternions.", low=0)
-    rate_boost: float = setting(
-        0.0,
-        "Factor on the learning rates at the start of the run, falling to 1 at its end, kept for positions; 0: in the "
-        "phases (30000 / iterations)^(2/3), 4 at most, in plain FastGS 1.",
-        low=0,
+    rate_boost: float | None = setting(
+        None,
+        "Factor on the learning rates at the start of the run, falling to 1 at its end, kept for positions; default in "
+        "the phases (30000 / iterations)^(2/3), 4 at most, in plain FastGS 1.",
+        low=0.01,
     )
-    dropout: float = setting(
-        -1.0,
-        "Share of the Gaussians left out of each training view at random from --keep_from on; -1: in the phases "
+    dropout: float | None = setting(
+        None,
+        "Share of the Gaussians left out of each training view at random from --keep_from on; default in the phases "
         "(8.2 / number of training views)^3, 0.25 at most, in plain FastGS 0.",
-        low=-1,
+        low=0,
         high=0.9,
     )
     lambda_dssim: float = setting(0.2, "Share of D-SSIM in the loss.", low=0, high=1)
-    lambda_square: float = setting(
-        -1.0,
-        "Weight of the mean squared error beside it from --keep_from on; -1: in the phases 8, in plain FastGS 0.",
-        low=-1,
+    lambda_square: float | None = setting(
+        None,
+        "Weight of the mean squared error in the loss from --keep_from on; default in the phases 8, in plain FastGS 0.",
+        low=0,
     )
     optimizer_type: Literal["default", "sparse_adam"] = setting("default", "Adam.", supported=False)
     sh_interval: int = setting(1_000, "Iterations between rises of the active SH degree.", scaled=True, low=1)

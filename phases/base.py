@@ -79,7 +79,8 @@ class Phase(ABC):
 
     def boost(self, state: TrainingState) -> float:
         """Factor on the learning rates at the start of the run. Default: `--rate_boost`, else by the run's length."""
-        return state.config.optim.rate_boost or short_run_boost(state.config)
+        given = state.config.optim.rate_boost
+        return short_run_boost(state.config) if given is None else given
 
     def square(self, state: TrainingState) -> float:
         """Weight of the mean squared error in the loss. Default: `--lambda_square`, else 8.
@@ -89,7 +90,7 @@ class Phase(ABC):
         if state.iteration < keeping(state.config)[0]:
             return 0.0
         given = state.config.optim.lambda_square
-        return given if given >= 0 else SQUARE
+        return SQUARE if given is None else given
 
     def dropout(self, state: TrainingState) -> float:
         """Share of the Gaussians left out of each training view. Default: `--dropout`, else by the number of views.
@@ -99,7 +100,7 @@ class Phase(ABC):
         if state.iteration < keeping(state.config)[0]:
             return 0.0
         given = state.config.optim.dropout
-        return given if given >= 0 else usual_dropout(len(state.scene.train_cameras))
+        return usual_dropout(len(state.scene.train_cameras)) if given is None else given
 
     def sh_degree(self, state: TrainingState) -> int:
         """Active SH degree. Default: one more every `sh_interval` iterations of the run."""

@@ -46,11 +46,11 @@ class FastGS(Phase):
 
     def square(self, state: TrainingState) -> float:
         """As published, unless `--lambda_square` asks for some."""
-        return super().square(state) if state.config.optim.lambda_square > 0 else 0.0
+        return super().square(state) if state.config.optim.lambda_square else 0.0
 
     def dropout(self, state: TrainingState) -> float:
         """As published, unless `--dropout` asks for some."""
-        return super().dropout(state) if state.config.optim.dropout > 0 else 0.0
+        return super().dropout(state) if state.config.optim.dropout else 0.0
 
     def after_step(self, state: TrainingState) -> None:
         """As any phase; a white background asks for one more opacity reset when densification begins."""
