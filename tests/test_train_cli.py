@@ -154,7 +154,7 @@ def test_resuming_nothing_starts_from_the_beginning(data, plain, tmp_path, capsy
     words = [word for word in SMALL if word != "--quiet"]
     assert run("-s", data, "-m", tmp_path / "M", *words, *TRICKY, "--resume") == 0
     said = capsys.readouterr().out
-    for words in ("Nothing to resume", "for training", "held out", "GiB of memory", "Backend: cpu"):
+    for words in ("Nothing to resume", "for training", "held out", "GiB of memory", "Backend: "):
         assert words in said
     assert trained(tmp_path / "M") == trained(plain)
 
