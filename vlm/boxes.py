@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .defects import Box, Finding
+from .defects import Box, DetectionResult, Finding
 
 FULL = 1000.0
 """Qwen3-VL's coordinates run from 0 to this over the picture as given, whatever it was resized to."""
@@ -69,6 +69,11 @@ class Answer:
     dropped: tuple[str, ...]
     readable: bool
     """An empty list is readable and says that all is well; a refusal is not."""
+
+    def result(self, prompt: str, text: str) -> DetectionResult:
+        """As what came of asking a model: the prompt, and the text that this was read from."""
+        error = "" if self.readable else "the answer holds no JSON"
+        return DetectionResult(self.findings, self.dropped, prompt=prompt, raw_answer=text, error=error)
 
 
 def parse_answer(text: str, frame: BoxFrame) -> Answer:

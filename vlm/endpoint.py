@@ -65,14 +65,8 @@ class EndpointDetector:
             text = answer_text(reply)
         except EndpointError as error:
             return DetectionResult(prompt=self._prompt, error=str(error))
-        answer = parse_answer(text, BoxFrame.of(render.shape[2], render.shape[1]))
-        return DetectionResult(
-            answer.findings,
-            answer.dropped,
-            prompt=self._prompt,
-            raw_answer=text,
-            error="" if answer.readable else "the answer holds no JSON",
-        )
+        frame = BoxFrame.of(render.shape[2], render.shape[1])
+        return parse_answer(text, frame).result(self._prompt, text)
 
     def check(self) -> None:
         """Is anybody there? A server that does not list its models will do when the model is named.

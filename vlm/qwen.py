@@ -104,14 +104,7 @@ class QwenDetector:
         except (RuntimeError, MemoryError) as error:
             reason = str(error).strip().partition("\n")[0]
             return DetectionResult(prompt=self._prompt, error=f"{type(error).__name__}: {reason}")
-        answer = parse_answer(text, frame)
-        return DetectionResult(
-            answer.findings,
-            answer.dropped,
-            prompt=self._prompt,
-            raw_answer=text,
-            error="" if answer.readable else "the answer holds no JSON",
-        )
+        return parse_answer(text, frame).result(self._prompt, text)
 
     @torch.inference_mode()
     def _ask(self, pictures: list[Image.Image]) -> str:
