@@ -48,7 +48,7 @@ def train_step(state: TrainingState, phase: Phase) -> Mapping[str, float]:
     state.watch.gradients(state.iteration, {name: gaussians.rows[name].grad for name in GEOMETRY})
 
     state.ranks.lead(phase.after_step, state, phase)
-    state.optimizer.step(gaussians, state.iteration, phase.windows(state), phase.boost(state))
+    state.optimizer.step(gaussians, state.iteration, phase.windows(state), phase.rates(state))
     return state.ranks.mean(judged, state.run.stop)
 
 

@@ -133,7 +133,12 @@ class OptimConfig:
     position_lr_delay_mult: float = setting(0.01, "Without effect in 3DGS.", supported=False)
     position_lr_max_steps: int = setting(30_000, "Iteration at which the final rate is reached.", scaled=True, low=1)
     lowfeature_lr: float = setting(2.5e-3, "Learning rate of the SH constants.", low=0)
-    highfeature_lr: float = setting(5e-3, "Learning rate of the higher SH bands, times 20.", low=0)
+    highfeature_lr: float = setting(
+        5e-3,
+        "Learning rate of the higher SH bands, times 20; unless given, a phase with fewer than 39 training views takes "
+        "that part of it.",
+        low=0,
+    )
     feature_lr: float = setting(2.5e-3, "3DGS's rate; ours are --lowfeature_lr, --highfeature_lr.", supported=False)
     opacity_lr: float = setting(0.025, "Learning rate of the logit opacities.", low=0)
     scaling_lr: float = setting(0.005, "Learning rate of the log scales.", low=0)

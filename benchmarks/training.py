@@ -102,7 +102,7 @@ def step(state: TrainingState, phase: Steady, clock: Clock) -> None:
         phase.after_view(state, judged)
         phase.after_step(state)
     with clock.stage("optimizer"):
-        state.optimizer.step(gaussians, state.iteration, phase.windows(state), phase.boost(state))
+        state.optimizer.step(gaussians, state.iteration, phase.windows(state), phase.rates(state))
 
 
 def jittered(points: PointCloud, count: int, seed: int) -> PointCloud:

@@ -17,7 +17,7 @@ from arguments import setting
 
 from .density import Events, keeping
 from .dropout import usual_dropout
-from .optimizer import StepWindows, short_run_boost
+from .optimizer import RateFactors, StepWindows, few_views_colour, short_run_boost
 from .scores import where_seen
 from .state import Step, TrainingState
 
@@ -77,10 +77,12 @@ class Phase(ABC):
         window = state.config.optim.step_every or 1
         return StepWindows(window, window)
 
-    def boost(self, state: TrainingState) -> float:
-        """Factor on the learning rates at the start of the run. Default: `--rate_boost`, else by the run's length."""
+    def rates(self, state: TrainingState) -> RateFactors:
+        """Factors on the learning rates. Default: `--rate_boost` or by the run's length; by the number of views."""
         given = state.config.optim.rate_boost
-        return short_run_boost(state.config) if given is None else given
+        boost = short_run_boost(state.config) if given is None else given
+        as_given = "--highfeature_lr" in state.config.given
+        return RateFactors(boost, 1.0 if as_given else few_views_colour(len(state.scene.train_cameras)))
 
     def square(self, state: TrainingState) -> float:
         """Weight of the mean squared error in the loss. Default: `--lambda_square`, else 8.

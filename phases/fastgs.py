@@ -9,7 +9,7 @@ from arguments.fields import FULL_RUN
 from .base import Phase
 from .density import Events, keeping
 from .every import NEVER, Every
-from .optimizer import StepWindows, fastgs_windows
+from .optimizer import RateFactors, StepWindows, fastgs_windows
 from .state import TrainingState
 
 LAST_RESET = 0.8
@@ -40,9 +40,9 @@ class FastGS(Phase):
             return StepWindows(1, 1)
         return fastgs_windows(state.iteration, state.config)
 
-    def boost(self, state: TrainingState) -> float:
+    def rates(self, state: TrainingState) -> RateFactors:
         """As published, unless `--rate_boost` asks for more."""
-        return state.config.optim.rate_boost or 1.0
+        return RateFactors(state.config.optim.rate_boost or 1.0)
 
     def square(self, state: TrainingState) -> float:
         """As published, unless `--lambda_square` asks for some."""

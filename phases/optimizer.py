@@ -21,6 +21,8 @@ COLOUR = ("sh_rest",)
 
 MOST_BOOST = 4.0
 """More makes Gaussians overshoot."""
+ENOUGH_VIEWS = 39
+"""Of fewer photos, view-dependent colour would learn each by heart."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,21 @@ class StepWindows:
 
     geometry: int
     colour: int
+
+
+@dataclass(frozen=True)
+class RateFactors:
+    """Factors on the learning rates.
+
+    boost: at the start of the run; positions, which come to rest anyway, keep it, the others fall to their own.
+    colour: on the higher SH bands, throughout.
+    """
+
+    boost: float = 1.0
+    colour: float = 1.0
+
+
+PUBLISHED = RateFactors()
 
 
 def fastgs_windows(iteration: int, config: Config) -> StepWindows:
@@ -49,6 +66,11 @@ def fastgs_windows(iteration: int, config: Config) -> StepWindows:
 def short_run_boost(config: Config) -> float:
     """How much higher the rates of a short run begin: fewer steps have the same way to go. 1 for a full run."""
     return min(MOST_BOOST, max(1.0, (FULL_RUN / config.run.planned) ** (2 / 3)))
+
+
+def few_views_colour(views: int) -> float:
+    """Factor on the rate of the higher SH bands when training on so many views."""
+    return min(1.0, views / ENOUGH_VIEWS)
 
 
 class Optimizer:
@@ -75,31 +97,29 @@ class Optimizer:
         u = min(iteration / c.position_lr_max_steps, 1.0)
         return self._extent * exp((1 - u) * log(c.position_lr_init) + u * log(c.position_lr_final))
 
-    def rates(self, iteration: int, boost: float = 1.0) -> dict[str, float]:
-        """Learning rate of each parameter at an iteration.
-
-        With a boost positions, which come to rest anyway, have that much more; the others begin there and fall to
-        their own.
-        """
+    def rates(self, iteration: int, factors: RateFactors = PUBLISHED) -> dict[str, float]:
+        """Learning rate of each parameter at an iteration."""
         c = self._config
-        fall = boost ** (1 - min(iteration / self._planned, 1.0))
+        fall = factors.boost ** (1 - min(iteration / self._planned, 1.0))
         return {
-            "means": boost * self.position_rate(iteration),
+            "means": factors.boost * self.position_rate(iteration),
             "log_scales": fall * c.scaling_lr,
             "quats": fall * c.rotation_lr,
             "logit_opacities": fall * c.opacity_lr,
             "sh_dc": fall * c.lowfeature_lr,
-            "sh_rest": fall * c.highfeature_lr / 20,
+            "sh_rest": fall * factors.colour * c.highfeature_lr / 20,
         }
 
     @torch.no_grad()
-    def step(self, gaussians: GaussianModel, iteration: int, windows: StepWindows, boost: float = 1.0) -> None:
+    def step(
+        self, gaussians: GaussianModel, iteration: int, windows: StepWindows, factors: RateFactors = PUBLISHED
+    ) -> None:
         """Step the groups whose window ends here; `rows["reach"]` scales each row's position rate."""
         if self._faithful and iteration == self._last:
             return
         due = GEOMETRY if iteration % windows.geometry == 0 else ()
         due += COLOUR if iteration % windows.colour == 0 else ()
-        rates = self.rates(iteration, boost)
+        rates = self.rates(iteration, factors)
         for name in PARAMETERS:
             self._gathered[name] += 1
         adam_steps([group for name in due if (group := self._group(gaussians, name, rates[name]))])

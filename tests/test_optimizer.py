@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The step schedule is FastGS's, scaled; gradients between steps are averaged."""
 
+from dataclasses import replace
+
 import pytest
 import tiny
 import torch
@@ -8,7 +10,7 @@ import torch
 from arguments import Config, OptimConfig, RunConfig
 from phases.ambient import Ambient
 from phases.fastgs import FastGS
-from phases.optimizer import StepWindows, fastgs_windows
+from phases.optimizer import RateFactors, StepWindows, fastgs_windows, few_views_colour
 
 
 def steps_of_a_full_run() -> tuple[int, int]:
@@ -64,7 +66,7 @@ def test_the_position_rate_decays_log_linearly(tmp_path):
 def test_a_boost_falls_to_one_for_all_rates_but_the_positions(tmp_path):
     optimizer = tiny.state(tmp_path / "run", tiny.config(tmp_path / "run", iterations=100)).optimizer
     for iteration, factor in ((0, 4.0), (50, 2.0), (100, 1.0), (150, 1.0)):
-        own, boosted = optimizer.rates(iteration), optimizer.rates(iteration, 4.0)
+        own, boosted = optimizer.rates(iteration), optimizer.rates(iteration, RateFactors(4.0))
         for name in own:
             assert boosted[name] / own[name] == pytest.approx(4.0 if name == "means" else factor), name
 
@@ -72,7 +74,23 @@ def test_a_boost_falls_to_one_for_all_rates_but_the_positions(tmp_path):
 @pytest.mark.parametrize(("iterations", "boost"), [(30_000, 1), (60_000, 1), (3_750, 4), (10_607, 2), (100, 4)])
 def test_phases_of_a_short_run_begin_with_higher_rates_and_plain_fastgs_does_not(tmp_path, iterations, boost):
     state = tiny.state(tmp_path / "run", tiny.config(tmp_path / "run", iterations=iterations))
-    assert Ambient().boost(state) == pytest.approx(boost, rel=1e-3)
-    assert FastGS().boost(state) == 1
+    assert Ambient().rates(state).boost == pytest.approx(boost, rel=1e-3)
+    assert FastGS().rates(state).boost == 1
     given = tiny.state(tmp_path / "given", tiny.config(tmp_path / "given", optim={"rate_boost": 3.0}))
-    assert Ambient().boost(given) == FastGS().boost(given) == 3
+    assert Ambient().rates(given).boost == FastGS().rates(given).boost == 3
+
+
+@pytest.mark.parametrize(("views", "factor"), [(3, 3 / 39), (13, 1 / 3), (39, 1), (1000, 1)])
+def test_few_views_teach_their_view_dependent_colour_slowly(views, factor):
+    assert few_views_colour(views) == pytest.approx(factor)
+
+
+def test_only_the_higher_bands_are_slowed_and_only_by_phases_and_not_where_a_rate_is_given(tmp_path):
+    state = tiny.state(tmp_path / "run")
+    views = len(state.scene.train_cameras)
+    own, slowed = (state.optimizer.rates(10, RateFactors(2.0, colour)) for colour in (1.0, 0.25))
+    assert slowed == own | {"sh_rest": own["sh_rest"] / 4}
+    assert Ambient().rates(state).colour == few_views_colour(views) < 1 and FastGS().rates(state).colour == 1
+    config = tiny.config(tmp_path / "given")
+    given = replace(config, given=(*config.given, "--highfeature_lr"))
+    assert Ambient().rates(tiny.state(tmp_path / "given", given)).colour == 1
