@@ -152,7 +152,7 @@ class OptimConfig:
     dropout: float | None = setting(
         None,
         "Share of the Gaussians left out of each training view at random from --keep_from on; default in the phases "
-        "(8.2 / number of training views)^3, 0.25 at most, in plain FastGS 0.",
+        "(16.7 / number of training views)^6, 0.25 at most, in plain FastGS 0.",
         low=0,
         high=0.9,
     )

@@ -39,7 +39,7 @@ def test_the_draw_depends_on_nothing_but_its_seed():
     assert not torch.equal(first, thinned(logits, 0.5, "1 18 view.jpg"))
 
 
-@pytest.mark.parametrize(("views", "share"), [(3, 0.25), (13, 0.25), (26, 0.0314), (38, 0.01), (39, 0)])
+@pytest.mark.parametrize(("views", "share"), [(3, 0.25), (21, 0.25), (26, 0.0702), (35, 0.0118), (36, 0)])
 def test_many_views_need_little(views, share):
     assert usual_dropout(views) == pytest.approx(share, rel=0.01)
 
