@@ -157,9 +157,9 @@ class OptimConfig:
         high=0.9,
     )
     lambda_dssim: float = setting(0.2, "Share of D-SSIM in the loss.", low=0, high=1)
-    lambda_square: float | None = setting(
-        None,
-        "Weight of the mean squared error in the loss from --keep_from on; default in the phases 8, in plain FastGS 0.",
+    lambda_square: float = setting(
+        8.0,
+        "Weight of the mean squared error in the phases' loss from --keep_from on; plain FastGS has it when given.",
         low=0,
     )
     optimizer_type: Literal["default", "sparse_adam"] = setting("default", "Adam.", supported=False)

@@ -23,8 +23,6 @@ from .state import Step, TrainingState
 
 LEAST_MEAN_WEIGHT = 0.02
 """A view of which hardly anything counts is not blown up to a full vote."""
-SQUARE = 8.0
-"""Usual weight of the squared error: where photos disagree it asks for their mean, L1 for what most of them show."""
 
 
 @dataclass(kw_only=True)
@@ -85,14 +83,13 @@ class Phase(ABC):
         return RateFactors(boost, 1.0 if as_given else few_views_colour(len(state.scene.train_cameras)))
 
     def square(self, state: TrainingState) -> float:
-        """Weight of the mean squared error in the loss. Default: `--lambda_square`, else 8.
+        """Weight of the mean squared error in the loss. Default: `--lambda_square`.
 
-        None before the keeping begins: densification goes by the size of gradients.
+        Where photos disagree it asks for their mean, L1 for what most of them show. None before the keeping begins:
+        densification goes by the size of gradients.
         """
-        if state.iteration < keeping(state.config)[0]:
-            return 0.0
-        given = state.config.optim.lambda_square
-        return SQUARE if given is None else given
+        begun = state.iteration >= keeping(state.config)[0]
+        return state.config.optim.lambda_square if begun else 0.0
 
     def dropout(self, state: TrainingState) -> float:
         """Share of the Gaussians left out of each training view. Default: `--dropout`, else by the number of views.

@@ -46,7 +46,7 @@ class FastGS(Phase):
 
     def square(self, state: TrainingState) -> float:
         """As published, unless `--lambda_square` asks for some."""
-        return super().square(state) if state.config.optim.lambda_square else 0.0
+        return super().square(state) if "--lambda_square" in state.config.given else 0.0
 
     def dropout(self, state: TrainingState) -> float:
         """As published, unless `--dropout` asks for some."""

@@ -86,7 +86,7 @@ class VlmRefinement(Phase):
         self._begin_round(state, 1)
 
     def loss(self, state: TrainingState, step: Step) -> dict[str, Tensor]:
-        """The FastGS loss, and the same inside the regions of one more view."""
+        """What every phase minimises, and FastGS's loss inside the regions of one more view."""
         terms = super().loss(state, step)
         if self._masks and self.weight:
             terms["regions"] = self.weight * self._second_look(state, step)

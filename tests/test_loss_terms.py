@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a phase's loss is made of, and when."""
 
+from dataclasses import replace
+
 import pytest
 import tiny
 import torch
 
+from arguments import OptimConfig
 from phases.ambient import Ambient
-from phases.base import SQUARE
 from phases.fastgs import FastGS
 from phases.state import Step
+
+WEIGHT = OptimConfig().lambda_square
 
 
 def a_step(state, mask=None):
@@ -22,8 +26,9 @@ def test_squared_errors_count_from_the_keeping_on_and_in_plain_fastgs_only_when_
     state.iteration = 39
     assert "squares" not in Ambient().loss(state, a_step(state)), "densification goes by the size of gradients"
     state.iteration = 40
-    assert Ambient().square(state) == SQUARE and "squares" not in FastGS().loss(state, a_step(state))
-    given = tiny.state(tmp_path / "given", tiny.config(tmp_path / "given", optim={"lambda_square": 2.0}))
+    assert Ambient().square(state) == WEIGHT and "squares" not in FastGS().loss(state, a_step(state))
+    config = replace(tiny.config(tmp_path / "given", optim={"lambda_square": 2.0}), given=("--lambda_square",))
+    given = tiny.state(tmp_path / "given", config)
     given.iteration = 40
     assert Ambient().square(given) == FastGS().square(given) == 2
     none = tiny.state(tmp_path / "none", tiny.config(tmp_path / "none", optim={"lambda_square": 0.0}))
@@ -36,8 +41,8 @@ def test_squared_errors_are_of_the_pixels_that_count(tmp_path):
     state.iteration = 40
     step = a_step(state)
     squares = (step.output.image - step.target).square().mean(0)
-    assert Ambient().loss(state, step)["squares"].item() == pytest.approx(SQUARE * squares.mean().item(), rel=1e-6)
+    assert Ambient().loss(state, step)["squares"].item() == pytest.approx(WEIGHT * squares.mean().item(), rel=1e-6)
     left = torch.zeros_like(squares)
     left[:, : left.shape[1] // 2] = 1
     masked = Ambient().loss(state, a_step(state, left))["squares"].item()
-    assert masked == pytest.approx(SQUARE * squares[left > 0].mean().item(), rel=1e-5)
+    assert masked == pytest.approx(WEIGHT * squares[left > 0].mean().item(), rel=1e-5)
