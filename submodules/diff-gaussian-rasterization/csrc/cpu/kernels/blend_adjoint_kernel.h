@@ -33,12 +33,10 @@ struct FullGradients {
 
     // Loads a block's gradients; adds their product with the forward's outputs to `behind`.
     void read(const Tile<P>& tile, int block, S* behind) {
-        S value[P::lanes];
         auto add = [&](const void* gradient, const void* output, S* lanes) {
-            tile.read(block, static_cast<const S*>(gradient), lanes);
-            if (!output) return;
-            tile.read(block, static_cast<const S*>(output), value);
-            fma(P::load(lanes), P::load(value), P::load(behind)).store(behind);
+            const P g = tile.read(block, static_cast<const S*>(gradient));
+            g.store(lanes);
+            if (output) fma(g, tile.read(block, static_cast<const S*>(output)), P::load(behind)).store(behind);
         };
         if (a.v_depth) add(a.v_depth, a.depth, g_depth.data + block * P::lanes);
         if (a.v_inverse_depth) add(a.v_inverse_depth, a.inverse_depth, g_inverse.data + block * P::lanes);
@@ -83,17 +81,15 @@ DGR_HD void read_block(const BlendGradients& a, const Tile<P>& tile, int block, 
     using S = typename P::Scalar;
     const void* gradients[4] = {a.v_image, a.v_image, a.v_image, a.v_alpha};
     S* lanes[4] = {s.g_red, s.g_green, s.g_blue, s.g_alpha};
-    S value[P::lanes];
     P behind(0);
     for (int c = 0; c < 4; ++c) {
         const int64_t plane = c < 3 ? c * tile.pixels : 0;
-        if (!gradients[c]) {
-            P(0).store(lanes[c]);
-            continue;
+        P g(0);
+        if (gradients[c]) {
+            g = tile.read(block, static_cast<const S*>(gradients[c]) + plane);
+            behind = fma(g, tile.read(block, static_cast<const S*>(c < 3 ? a.image : a.alpha) + plane), behind);
         }
-        tile.read(block, static_cast<const S*>(gradients[c]) + plane, lanes[c]);
-        tile.read(block, static_cast<const S*>(c < 3 ? a.image : a.alpha) + plane, value);
-        behind = fma(P::load(lanes[c]), P::load(value), behind);
+        g.store(lanes[c]);
     }
     behind.store(s.behind);
     tile.start(block, s);
@@ -105,15 +101,14 @@ void blend_adjoint_tile(const BlendInputs& in, const BlendGradients& a, int inde
     const Tile<P> tile(in.grid, index);
     alignas(64) GradientState<P> state[kBlocks];
     std::conditional_t<kFull, FullGradients<P>, NoGradients<P>> extra(in, a);
-    uint64_t live = 0;
-    for (int b = 0; b < kBlocks; ++b) {
-        if (!tile.starts_inside(b)) continue;
-        live |= 1ull << b;
+    const uint32_t begin = in.tile_offsets[index], end = in.tile_offsets[index + 1];
+    uint64_t live = covered(tile, in, begin, end);
+    for (uint64_t blocks = live; blocks; blocks &= blocks - 1) {
+        const int b = __builtin_ctzll(blocks);
         read_block(a, tile, b, state[b]);
         if constexpr (kFull) extra.read(tile, b, state[b].behind);
     }
 
-    const uint32_t begin = in.tile_offsets[index], end = in.tile_offsets[index + 1];
     for (uint32_t e = begin; e < end && live; ++e) {
         if ((e - begin) % kRescan == kRescan - 1) live = still_live<P>(live, state);
         const uint32_t later = e + kAhead < end ? e + kAhead : e;

@@ -54,10 +54,10 @@ struct FullOutputs {
 
     void write(const Tile<P>& tile, int block) const {
         const int at = block * P::lanes;
-        if (out.depth) tile.write(block, depth.data + at, static_cast<S*>(out.depth));
-        if (out.median_depth) tile.write(block, median.data + at, static_cast<S*>(out.median_depth));
+        if (out.depth) tile.write(block, P::load(depth.data + at), static_cast<S*>(out.depth));
+        if (out.median_depth) tile.write(block, P::load(median.data + at), static_cast<S*>(out.median_depth));
         for (int c = 0; c < in.channels; ++c)
-            tile.write(block, channels.data + int64_t(c) * kBlocks * P::lanes + at,
+            tile.write(block, P::load(channels.data + int64_t(c) * kBlocks * P::lanes + at),
                        static_cast<S*>(out.features) + c * tile.pixels);
     }
 };
@@ -74,13 +74,18 @@ DGR_HD void write_block(const BlendInputs& in, const BlendOutputs& out, const Ti
     const S* background = static_cast<const S*>(in.background);
     const P t = abs(P::load(state.t));
     const S* colors[3] = {state.red, state.green, state.blue};
-    S lanes[P::lanes];
-    for (int c = 0; c < 3; ++c) {
-        fma(t, P(background[c]), P::load(colors[c])).store(lanes);
-        tile.write(block, lanes, static_cast<S*>(out.image) + c * tile.pixels);
-    }
-    (P(1) - t).store(lanes);
-    tile.write(block, lanes, static_cast<S*>(out.alpha));
+    for (int c = 0; c < 3; ++c)
+        tile.write(block, fma(t, P(background[c]), P::load(colors[c])), static_cast<S*>(out.image) + c * tile.pixels);
+    tile.write(block, P(1) - t, static_cast<S*>(out.alpha));
+}
+
+template <class P>
+DGR_HD void write_background(const BlendInputs& in, const BlendOutputs& out, const Tile<P>& tile, int block) {
+    using S = typename P::Scalar;
+    const S* background = static_cast<const S*>(in.background);
+    for (int c = 0; c < 3; ++c)
+        tile.write(block, P(background[c]), static_cast<S*>(out.image) + c * tile.pixels);
+    tile.write(block, P(0), static_cast<S*>(out.alpha));
 }
 
 template <class P, bool kInverse, bool kFull>
@@ -89,16 +94,17 @@ void blend_tile(const BlendInputs& in, const BlendOutputs& out, int index) {
     const Tile<P> tile(in.grid, index);
     alignas(64) BlockState<P> state[kBlocks];
     alignas(64) S inverse_depth[kInverse ? kBlocks : 1][P::lanes];
-    uint64_t live = 0;
+    const uint32_t begin = in.tile_offsets[index], end = in.tile_offsets[index + 1];
+    const uint64_t drawn = covered(tile, in, begin, end);
     for (int b = 0; b < kBlocks; ++b) {
-        if (tile.starts_inside(b)) live |= 1ull << b;
+        if constexpr (kInverse) P(0).store(inverse_depth[b]);
+        if (!(drawn >> b & 1)) continue;
         tile.start(b, state[b]);
         P(0).store(state[b].red), P(0).store(state[b].green), P(0).store(state[b].blue);
-        if constexpr (kInverse) P(0).store(inverse_depth[b]);
     }
     std::conditional_t<kFull, FullOutputs<P>, NoOutputs<P>> extra(in, out, tile);
 
-    const uint32_t begin = in.tile_offsets[index], end = in.tile_offsets[index + 1];
+    uint64_t live = drawn;
     for (uint32_t e = begin; e < end && live; ++e) {
         if ((e - begin) % kRescan == kRescan - 1) live = still_live<P>(live, state);
         prefetch_splat<S>(in, e + kAhead < end ? e + kAhead : e);
@@ -128,8 +134,8 @@ void blend_tile(const BlendInputs& in, const BlendOutputs& out, int index) {
     }
     for (int b = 0; b < kBlocks; ++b) {
         if (!tile.starts_inside(b)) continue;
-        write_block(in, out, tile, b, state[b]);
-        if constexpr (kInverse) tile.write(b, inverse_depth[b], static_cast<S*>(out.inverse_depth));
+        drawn >> b & 1 ? write_block(in, out, tile, b, state[b]) : write_background(in, out, tile, b);
+        if constexpr (kInverse) tile.write(b, P::load(inverse_depth[b]), static_cast<S*>(out.inverse_depth));
         if constexpr (kFull) extra.write(tile, b);
     }
 }

@@ -47,23 +47,16 @@ struct Tile : TileSize<P> {
         }
     }
     // A block of one image plane <-> lanes. Lanes outside read 0.
-    DGR_HD void read(int block, const S* plane, S* lanes) const {
-        if (lies_inside(block)) {
-            for (int r = 0; r < block_height; ++r)
-                __builtin_memcpy(lanes + kBlockWidth * r, plane + offset(block) + int64_t(r) * image_width,
-                                 kBlockWidth * sizeof(S));
-            return;
-        }
-        for (int lane = 0; lane < P::lanes; ++lane) lanes[lane] = S(0);
+    DGR_HD P read(int block, const S* plane) const {
+        if (lies_inside(block)) return P::load_rows(plane + offset(block), image_width);
+        S lanes[P::lanes] = {};
         each_pixel(block, [&](int lane, int64_t at) { lanes[lane] = plane[at]; });
+        return P::load(lanes);
     }
-    DGR_HD void write(int block, const S* lanes, S* plane) const {
-        if (lies_inside(block)) {
-            for (int r = 0; r < block_height; ++r)
-                __builtin_memcpy(plane + offset(block) + int64_t(r) * image_width, lanes + kBlockWidth * r,
-                                 kBlockWidth * sizeof(S));
-            return;
-        }
+    DGR_HD void write(int block, P value, S* plane) const {
+        if (lies_inside(block)) return value.store_rows(plane + offset(block), image_width);
+        S lanes[P::lanes];
+        value.store(lanes);
         each_pixel(block, [&](int lane, int64_t at) { plane[at] = lanes[lane]; });
     }
     // Before anything is drawn: transmittance 1, and -1 (stopped) outside the image.
@@ -84,6 +77,16 @@ DGR_HD uint64_t entry_mask(const BlendInputs& in, uint32_t entry) {
 template <class S>
 DGR_HD void prefetch_splat(const BlendInputs& in, uint32_t entry) {
     __builtin_prefetch(static_cast<const S*>(in.splats) + int64_t(kSplatFields) * in.entry_ids[entry]);
+}
+
+// The blocks of a tile that some entry of [begin, end) covers. The others show the background and have no gradients.
+template <class P>
+DGR_HD uint64_t covered(const Tile<P>& tile, const BlendInputs& in, uint32_t begin, uint32_t end) {
+    uint64_t result = 0;
+    for (uint32_t e = begin; e < end; ++e) result |= entry_mask(in, e);
+    for (int b = 0; b < kBlocks; ++b)
+        if (!tile.starts_inside(b)) result &= ~(1ull << b);
+    return result;
 }
 
 // Where an entry's sums go: a row of an array over slots, null if the array is.

@@ -25,6 +25,13 @@ struct Pack {
     DGR_HD explicit Pack(__m256 x) : v(x) {}
     static DGR_HD Pack load(const float* p) { return Pack(_mm256_loadu_ps(p)); }
     DGR_HD void store(float* p) const { _mm256_storeu_ps(p, v); }
+    static DGR_HD Pack load_rows(const float* rows, int64_t stride) {
+        return Pack(_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(rows)), _mm_loadu_ps(rows + stride), 1));
+    }
+    DGR_HD void store_rows(float* rows, int64_t stride) const {
+        _mm_storeu_ps(rows, _mm256_castps256_ps128(v));
+        _mm_storeu_ps(rows + stride, _mm256_extractf128_ps(v, 1));
+    }
     static DGR_HD void load_quad(const float* rows, int stride, Pack* out);
     static DGR_HD void store_quad(float* rows, int stride, const Pack* in);
 };

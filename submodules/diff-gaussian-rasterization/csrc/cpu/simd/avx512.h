@@ -25,6 +25,8 @@ struct Pack {
     DGR_HD explicit Pack(__m512 x) : v(x) {}
     static DGR_HD Pack load(const float* p) { return Pack(_mm512_loadu_ps(p)); }
     DGR_HD void store(float* p) const { _mm512_storeu_ps(p, v); }
+    static DGR_HD Pack load_rows(const float* rows, int64_t stride);
+    DGR_HD void store_rows(float* rows, int64_t stride) const;
     static DGR_HD void load_quad(const float* rows, int stride, Pack* out);
     static DGR_HD void store_quad(float* rows, int stride, const Pack* in);
 };
@@ -79,24 +81,26 @@ DGR_HD void transpose4(Pack* r) {
     r[2].v = _mm512_shuffle_ps(b, d, 0x44);
     r[3].v = _mm512_shuffle_ps(b, d, 0xEE);
 }
+DGR_HD Pack Pack::load_rows(const float* rows, int64_t stride) {
+    __m512 v = _mm512_castps128_ps512(_mm_loadu_ps(rows));
+    v = _mm512_insertf32x4(v, _mm_loadu_ps(rows + stride), 1);
+    v = _mm512_insertf32x4(v, _mm_loadu_ps(rows + 2 * stride), 2);
+    return Pack(_mm512_insertf32x4(v, _mm_loadu_ps(rows + 3 * stride), 3));
+}
+DGR_HD void Pack::store_rows(float* rows, int64_t stride) const {
+    _mm_storeu_ps(rows, _mm512_castps512_ps128(v));
+    _mm_storeu_ps(rows + stride, _mm512_extractf32x4_ps(v, 1));
+    _mm_storeu_ps(rows + 2 * stride, _mm512_extractf32x4_ps(v, 2));
+    _mm_storeu_ps(rows + 3 * stride, _mm512_extractf32x4_ps(v, 3));
+}
 DGR_HD void Pack::load_quad(const float* rows, int stride, Pack* out) {
-    for (int i = 0; i < 4; ++i) {
-        __m512 v = _mm512_castps128_ps512(_mm_loadu_ps(rows + i * stride));
-        v = _mm512_insertf32x4(v, _mm_loadu_ps(rows + (i + 4) * stride), 1);
-        v = _mm512_insertf32x4(v, _mm_loadu_ps(rows + (i + 8) * stride), 2);
-        out[i].v = _mm512_insertf32x4(v, _mm_loadu_ps(rows + (i + 12) * stride), 3);
-    }
+    for (int i = 0; i < 4; ++i) out[i] = load_rows(rows + i * stride, 4 * int64_t(stride));
     transpose4(out);
 }
 DGR_HD void Pack::store_quad(float* rows, int stride, const Pack* in) {
     Pack r[4] = {in[0], in[1], in[2], in[3]};
     transpose4(r);
-    for (int i = 0; i < 4; ++i) {
-        _mm_storeu_ps(rows + i * stride, _mm512_castps512_ps128(r[i].v));
-        _mm_storeu_ps(rows + (i + 4) * stride, _mm512_extractf32x4_ps(r[i].v, 1));
-        _mm_storeu_ps(rows + (i + 8) * stride, _mm512_extractf32x4_ps(r[i].v, 2));
-        _mm_storeu_ps(rows + (i + 12) * stride, _mm512_extractf32x4_ps(r[i].v, 3));
-    }
+    for (int i = 0; i < 4; ++i) r[i].store_rows(rows + i * stride, 4 * int64_t(stride));
 }
 
 DGR_HD uint64_t bit_ranges(Mask m, Pack first, Pack last) {

@@ -45,6 +45,15 @@ struct Pack {
     }
     DGR_HD void store(S* p) const { std::memcpy(p, &v, sizeof v); }
 
+    // Lanes <-> N / 4 rows of four values, `stride` apart.
+    static DGR_HD Pack load_rows(const S* rows, int64_t stride) {
+        Pack r;
+        for (int i = 0; i < N; ++i) r.v[i] = rows[i / 4 * stride + i % 4];
+        return r;
+    }
+    DGR_HD void store_rows(S* rows, int64_t stride) const {
+        for (int i = 0; i < N; ++i) rows[i / 4 * stride + i % 4] = v[i];
+    }
     // Lane i <- the four values at rows + i * stride.
     static DGR_HD void load_quad(const S* rows, int stride, Pack* out) {
         for (int c = 0; c < 4; ++c)
