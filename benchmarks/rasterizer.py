@@ -168,18 +168,20 @@ def scaling(scene: Path, rounds: int) -> dict[str, float]:
 
 
 def memory_growth(scene: Path) -> float:
-    """Megabytes by which resident memory peaks over its value with parameters and libraries loaded; fresh process."""
+    """Megabytes by which resident memory peaks over what parameters and libraries hold; fresh process, Linux."""
     script = f"""
-import resource, sys
+import re, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import torch; torch.set_num_threads(1)
 from pathlib import Path
 import rasterizer
 small = torch.zeros(1, requires_grad=True); (small * 1).sum().backward()
 work = rasterizer.Work(Path({str(scene)!r}))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def kilobytes(name): return int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+Path("/proc/self/clear_refs").write_text("5")  # the peak so far, of loading, is forgotten
+before = kilobytes("VmRSS")
 for _ in range(3): work.step()
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+print((kilobytes("VmHWM") - before) / 1024)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     return float(done.stdout)
