@@ -18,8 +18,8 @@ TOKEN = 32
 GRIDS = ((3, 4), (4, 3), (4, 4), (3, 5), (5, 3))
 """Rows and columns of picture tokens that training shows; what the picture sizes below lead to."""
 LEAST_PIXELS, MOST_PIXELS = 12 * TOKEN**2, 16 * TOKEN**2
-PIECES = ('[{"bbox_2d": [', '], "label": "', '"}, {"bbox_2d": [', '"}]', ", ")
-"""Fixed parts of answers, a token each: shorter answers train faster."""
+PIECES = ('[{"bbox_2d": [', '], "label": "', '"}, {"bbox_2d": [', '"}]', ", ", *defect_prompt(7).split("7"))
+"""Fixed parts of answers and of what phase 2 asks, a token each: short texts train faster."""
 
 SPECIALS = (
     *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>"),
@@ -89,7 +89,7 @@ def _corpus() -> Iterator[str]:
         box = tuple(r.randrange(1001) for _ in range(4))
         yield answer_text([box, box], r.sample(KINDS, 2))
         yield defect_prompt(r.randrange(1, 7))
-        yield from SHORT_PROMPTS
+        yield from (*SHORT_PROMPTS, "user", "assistant")
 
 
 def _write_tokenizer(out: Path) -> dict[str, int]:
@@ -129,22 +129,22 @@ def _write_tokenizer(out: Path) -> dict[str, int]:
 
 
 def _model_config(ids: dict[str, int]) -> dict:
-    """The architecture. A small rope_theta, because contexts are a few hundred tokens."""
+    """The architecture. Qwen's large rope_theta lets like attend to like wherever they lie, which is how to compare."""
     text = {
         "model_type": "qwen3_vl_text",
         **{"hidden_size": 128, "num_hidden_layers": 4, "intermediate_size": 256, "hidden_act": "silu"},
-        **{"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "attention_bias": False},
+        **{"num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 32, "attention_bias": False},
         **{"attention_dropout": 0.0, "rms_norm_eps": 1e-6, "initializer_range": 0.05, "vocab_size": VOCABULARY},
-        "rope_theta": 1000,
+        "rope_theta": 5_000_000,
         "rope_scaling": {"rope_type": "default", "mrope_interleaved": True, "mrope_section": [6, 5, 5]},
         **{"max_position_embeddings": 8192, "tie_word_embeddings": True, "use_cache": True, "dtype": "bfloat16"},
         **{"bos_token_id": ids["<|endoftext|>"], "eos_token_id": ids["<|im_end|>"]},
     }
     vision = {
         "model_type": "qwen3_vl",
-        **{"hidden_size": 96, "depth": 3, "num_heads": 3, "intermediate_size": 192, "out_hidden_size": 128},
+        **{"hidden_size": 96, "depth": 2, "num_heads": 3, "intermediate_size": 256, "out_hidden_size": 128},
         **{"patch_size": 16, "spatial_merge_size": 2, "temporal_patch_size": 2, "in_channels": 3},
-        **{"num_position_embeddings": 64, "deepstack_visual_indexes": [1], "initializer_range": 0.05},
+        **{"num_position_embeddings": 64, "deepstack_visual_indexes": [0], "initializer_range": 0.05},
         "hidden_act": "gelu_pytorch_tanh",
     }
     return {

@@ -6,9 +6,11 @@
 
 The two MALLOC settings keep glibc from returning large tensors to the system and fetching them again.
 
-Three stages: the vision tower alone learns to say in which cells two pictures differ; the language model learns to
-answer from features that the tower gave once and for all, which makes a step cheap; both learn together. Sines in
-the position table and throw-away heads (cells, first box) beside the language loss make it learn sooner.
+Two stages. First the model looks: throw-away heads learn from it which cells of a picture are spoiled, where a token
+lies, and the first box, without an answer. Then it also answers, first about one defect, then about several. To learn
+to answer at once spoils the features: all tokens become alike, and none finds its place in the other picture.
+Three things help a token find it: sines in the position table, a head that asks for them (what looks like its place in
+the other picture and knows the same place), and queries that start as keys, so that like attends to like.
 The modules are transformers' own. Only while training, pictures of one size share one attention call.
 """
 
@@ -16,9 +18,9 @@ import argparse
 import math
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -30,28 +32,34 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDe
 
 from ..prompts import KINDS, defect_prompt
 from .directory import GRIDS, SHORT_PROMPTS, TOKEN, answer_text, write_directory
-from .pictures import Pair, PairMaker
+from .evened import Evened
+from .pictures import Box, Pair, PairMaker
 
 CELL = 8
 """Side in pixels of the cells whose cover the helper heads predict: 4 x 4 of them in a picture token."""
 PATCH = 16
 CLASSES = 1 + len(KINDS)
+PLACE = 32
+"""Channels in which a helper head says where a token lies."""
+MIDDLE = 2
+"""Layers of the language model after which a token must know what differs; the others read it."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how fast: steps of the three stages, and how many batches are remembered for the second."""
+    """How long and how fast."""
 
-    look: int = 1300
-    recall: int = 4200
-    join: int = 450
-    plain: int = 330
-    """Remembered batches with one defect at most, no prompt text, pictures of at most 4 tokens a side."""
-    mixed: int = 220
-    """Remembered batches with up to three defects; from `single` of the stage on, with prompts."""
-    single: float = 0.62
+    look: int = 900
+    """Steps without answers."""
+    answer: int = 3000
+    """Steps with answers."""
+    single: float = 0.55
+    """Share of these with one defect at most, and only the question that phase 2 asks."""
     batch: int = 32
-    rate: float = 1.5e-3
+    even_rate: float = 0.02
+    """Learning rate of the layers' matrices, by `Evened`."""
+    rate: float = 2e-3
+    """Learning rate of everything else, by AdamW."""
     seed: int = 0
     pool: int = 300
 
@@ -71,37 +79,39 @@ class Batch:
     first: Tensor
     """First box, relative [B, 4], zero without one."""
     answers: list[str]
-    seen: BaseModelOutputWithDeepstackFeatures | None = None
-    """What the vision tower made of the pictures, where it is remembered."""
 
 
 def ordered(pair: Pair) -> list[tuple[tuple[int, int, int, int], str]]:
-    """The boxes of a pair in 0-1000 with their kinds, from left to right, the order of answers."""
+    """The boxes of a pair in 0-1000 with their kinds, from left to right, the order of answers.
+
+    In steps of 10, a pixel of the pictures: what is finer could only be learnt by heart.
+    """
     height, width = pair.photo.shape[:2]
     side = np.array([width, height, width, height])
-    boxes = [tuple(int(v) for v in np.rint(1000 * np.array(box) / side)) for box in pair.boxes]
+    boxes = [tuple(int(v) for v in 10 * np.rint(100 * np.array(box) / side)) for box in pair.boxes]
     return sorted(zip(boxes, pair.kinds, strict=True), key=lambda found: found[0])
 
 
 def collate(pairs: list[Pair]) -> Batch:
     """Tensors and targets of pairs of one size."""
     height, width = pairs[0].photo.shape[:2]
-    maps = np.zeros((len(pairs), len(KINDS), height, width), np.float32)
+    cells = np.zeros((len(pairs), len(KINDS), height // CELL, width // CELL), np.float32)
     first = np.zeros((len(pairs), 4), np.float32)
     answers = []
     for i, pair in enumerate(pairs):
         for kind, mask in zip(pair.kinds, pair.masks, strict=True):
-            maps[i, KINDS.index(kind)][mask] = 1
+            share = cv2.resize(mask.astype(np.float32), cells.shape[:1:-1], interpolation=cv2.INTER_AREA)
+            np.maximum(share, cells[i, KINDS.index(kind)], out=cells[i, KINDS.index(kind)])
         found = ordered(pair)
         answers.append(answer_text([box for box, _ in found], [kind for _, kind in found]))
         if found:
             first[i] = np.array(found[0][0]) / 1000
-    kinds = torch.from_numpy(maps)
-    cover = functional.avg_pool2d(kinds.amax(1, keepdim=True), CELL)[:, 0]
+    kinds = torch.from_numpy(cells)
     rows, columns = height // TOKEN, width // TOKEN
     per = TOKEN // CELL
-    cover = cover.view(-1, rows, per, columns, per).permute(0, 1, 3, 2, 4).reshape(len(pairs), rows * columns, per**2)
-    share, kind = functional.avg_pool2d(kinds, TOKEN).flatten(2).max(1)
+    cover = kinds.amax(1).view(-1, rows, per, columns, per).permute(0, 1, 3, 2, 4)
+    cover = cover.reshape(len(pairs), rows * columns, per**2)
+    share, kind = functional.avg_pool2d(kinds, per).flatten(2).max(1)
     classes = torch.where(share > 0.25, kind + 1, 0)
     sure = ((share < 0.02) | (share > 0.25)).float()
     renders, photos = (
@@ -127,12 +137,23 @@ def resampled(pair: Pair, rng: np.random.Generator) -> Pair:
     return Pair(twice(pair.render), twice(pair.photo), pair.boxes, pair.kinds, pair.masks)
 
 
-def turned(pair: Pair) -> Pair:
-    """The pair by half a turn: twice the examples for the price of one."""
+def mirrored(pair: Pair) -> list[Pair]:
+    """The pair as it is, mirrored either way, and by half a turn: four examples for the price of one."""
+    return [pair, _flipped(pair, True, False), _flipped(pair, False, True), _flipped(pair, True, True)]
+
+
+def _flipped(pair: Pair, across: bool, down: bool) -> Pair:
     height, width = pair.photo.shape[:2]
-    boxes = tuple((width - x1, height - y1, width - x0, height - y0) for x0, y0, x1, y1 in pair.boxes)
-    render, photo = (np.ascontiguousarray(p[::-1, ::-1]) for p in (pair.render, pair.photo))
-    return Pair(render, photo, boxes, pair.kinds, tuple(mask[::-1, ::-1] for mask in pair.masks))
+    where = np.s_[:: -1 if down else 1, :: -1 if across else 1]
+
+    def moved(box: Box) -> Box:
+        x0, y0, x1, y1 = box
+        x0, x1 = (width - x1, width - x0) if across else (x0, x1)
+        y0, y1 = (height - y1, height - y0) if down else (y0, y1)
+        return x0, y0, x1, y1
+
+    masks = tuple(np.ascontiguousarray(mask[where]) for mask in pair.masks)
+    return Pair(pair.render[where], pair.photo[where], tuple(moved(box) for box in pair.boxes), pair.kinds, masks)
 
 
 def patches(pictures: Tensor) -> Tensor:
@@ -168,8 +189,8 @@ class Texts:
 
 
 def prompt_for(r: random.Random) -> str:
-    """The prompt that phase 2 sends in a third of the cases, for it is long, else others."""
-    if r.random() < 0.33:
+    """Mostly what phase 2 asks, else other questions or random words."""
+    if r.random() < 0.6:
         return defect_prompt(r.randint(1, 6))
     words = defect_prompt(3).split()
     return r.choice((*SHORT_PROMPTS, " ".join(r.choice(words) for _ in range(r.randint(3, 20)))))
@@ -188,45 +209,54 @@ class Trainee(nn.Module):
         hidden = config.text_config.hidden_size
         self.look = nn.Sequential(nn.Linear(2 * hidden, hidden), nn.GELU(), nn.Linear(hidden, CLASSES + 16))
         self.compare = nn.Linear(hidden, CLASSES + 16)
+        self.place = nn.Linear(hidden, PLACE)
         self.box = nn.Linear(hidden, 4)
         table = self.model.model.visual.pos_embed.weight
         with torch.no_grad():
             table.copy_(sines(math.isqrt(len(table)), table.shape[1]))
-
-    def looking(self, batch: Batch) -> dict[str, Tensor]:
-        """Loss of the first stage: which cells are spoiled, from the vision tower's features of both pictures."""
-        seen = self.seen(batch)
-        every = (torch.stack(f).unflatten(0, (-1, 2)) for f in (seen.pooler_output, *seen.deepstack_features))
-        return {"cells": cells_loss(sum(self.look(f.transpose(1, 2).flatten(2)) for f in every), batch)}
+            for layer in self.model.model.language_model.layers:
+                layer.self_attn.q_proj.weight.copy_(layer.self_attn.k_proj.weight)
 
     def seen(self, batch: Batch) -> BaseModelOutputWithDeepstackFeatures:
         """The vision tower's features of render and photo of each pair, in this order."""
         pixels = patches(torch.stack([batch.renders, batch.photos], 1).flatten(0, 1))
         return self.model.model.get_image_features(pixels, _grid(batch), return_dict=True)
 
-    def answering(self, batch: Batch, texts: Texts, prompt: str, helpers: float, leading: float) -> dict[str, Tensor]:
-        """Language loss of the answers, and the helpers' losses times `helpers`."""
+    def losses(self, batch: Batch, texts: Texts, prompt: str, leading: float = 0.0) -> dict[str, Tensor]:
+        """Losses of the helpers and, with a weight `leading` of leading digits, of the answers."""
         tokens = batch.classes.shape[1]
         ids, asked = texts.batch(prompt, tokens, batch.answers)
+        if not leading:
+            ids = ids[:, :asked]
         kinds = (ids[:1] == texts.picture).int()
-        positions, _ = self.model.model.get_rope_index(
-            ids[:1], mm_token_type_ids=kinds, image_grid_thw=_grid(batch)[:2]
-        )
-        hidden = self.model.model(
+        grid = _grid(batch)
+        positions, _ = self.model.model.get_rope_index(ids[:1], mm_token_type_ids=kinds, image_grid_thw=grid[:2])
+        seen = self.seen(batch)
+        told = self.model.model(
             input_ids=ids,
-            mm_encoder_outputs={"image": batch.seen or self.seen(batch)},
+            mm_encoder_outputs={"image": seen},
             position_ids=positions.expand(-1, len(ids), -1),
             use_cache=False,
-        ).last_hidden_state
-        language = answer_loss(self.model.lm_head(hidden[:, asked - 1 : -1]), ids[:, asked:], texts, leading)
-        second = kinds[0].nonzero().squeeze(1)[tokens:]
-        cells = cells_loss(self.compare(hidden[:, second]), batch)
-        there = (batch.first.sum(1) > 0).float()
-        box = functional.smooth_l1_loss(
-            self.box(hidden[:, asked - 1]).sigmoid(), batch.first, reduction="none", beta=0.05
+            output_hidden_states=True,
         )
-        box = 5 * (box.mean(1) * there).mean()
-        return {"language": language, "cells": helpers * cells, "box": helpers * box}
+        hidden, middle = told.last_hidden_state, told.hidden_states[MIDDLE]
+        second = kinds[0].nonzero().squeeze(1)[tokens:]
+        losses = {
+            **self.looking(seen, batch),
+            "compare": cells_loss(self.compare(middle[:, second]), batch),
+            "box": box_loss(self.box(hidden[:, asked - 1]).sigmoid(), batch),
+        }
+        if leading:
+            logits = self.model.lm_head(hidden[:, asked - 1 : -1])
+            losses["language"] = answer_loss(logits, ids[:, asked:], texts, leading)
+        return losses
+
+    def looking(self, seen: BaseModelOutputWithDeepstackFeatures, batch: Batch) -> dict[str, Tensor]:
+        """Losses of what the vision tower's features tell: the spoiled cells, from both pictures, and the place."""
+        last, *earlier = (torch.stack(f).unflatten(0, (-1, 2)) for f in (seen.pooler_output, *seen.deepstack_features))
+        cells = sum(self.look(f.transpose(1, 2).flatten(2)) for f in (last, *earlier))
+        place = functional.mse_loss(self.place(last), places(batch).expand(*last.shape[:3], -1))
+        return {"look": cells_loss(cells, batch), "place": 10 * place}
 
 
 def sines(side: int, channels: int, size: float = 0.3) -> Tensor:
@@ -238,6 +268,14 @@ def sines(side: int, channels: int, size: float = 0.3) -> Tensor:
     return size * torch.cat([rows, columns], 2).flatten(0, 1)
 
 
+def places(batch: Batch) -> Tensor:
+    """Where the tokens of a picture lie, as sines [tokens, PLACE]."""
+    height, width = batch.renders.shape[2:]
+    table = sines(8, PLACE).view(8, 8, PLACE).permute(2, 0, 1)[None]
+    size = height // TOKEN, width // TOKEN
+    return functional.interpolate(table, size=size, mode="bilinear", align_corners=True)[0].flatten(1).T
+
+
 def cells_loss(prediction: Tensor, batch: Batch) -> Tensor:
     """Cover of the cells and class of the tokens [B, tokens, CLASSES + 16]; unsure tokens have no class."""
     cover = functional.binary_cross_entropy_with_logits(prediction[..., CLASSES:], batch.cover)
@@ -245,6 +283,13 @@ def cells_loss(prediction: Tensor, batch: Batch) -> Tensor:
         prediction[..., :CLASSES].flatten(0, 1), batch.classes.flatten(), reduction="none"
     )
     return cover + (classes * batch.sure.flatten()).mean()
+
+
+def box_loss(prediction: Tensor, batch: Batch) -> Tensor:
+    """Distance of first boxes [B, 4] from the true ones, where there are any."""
+    far = functional.smooth_l1_loss(prediction, batch.first, reduction="none", beta=0.05)
+    there = (batch.first.sum(1) > 0).float()
+    return 5 * (far.mean(1) * there).mean()
 
 
 def answer_loss(logits: Tensor, ids: Tensor, texts: Texts, leading: float) -> Tensor:
@@ -301,7 +346,7 @@ def save_weights(model: nn.Module, directory: Path) -> None:
 
 
 class Course:
-    """A training in progress: data, optimiser, and the running means that are printed."""
+    """A training in progress: data, optimisers, and the running means that are printed."""
 
     def __init__(self, directory: Path, plan: Plan) -> None:
         write_directory(directory)
@@ -310,52 +355,41 @@ class Course:
         self.trainee = Trainee(directory, plan.seed).train()
         self.maker = PairMaker(plan.seed + 1, plan.pool)
         self.random = random.Random(plan.seed + 2)
-        every = [*self.trainee.parameters()]
-        groups = [
-            {"params": [p for p in every if p.ndim >= 2], "weight_decay": 0.02},
-            {"params": [p for p in every if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
+        model = self.trainee.model.model
+        layers = (*model.language_model.layers.parameters(), *model.visual.blocks.parameters())
+        self.even = Evened([p for p in layers if p.ndim == 2])
+        evened = {id(p) for p in self.even.param_groups[0]["params"]}
+        others = [p for p in self.trainee.parameters() if id(p) not in evened]
+        self.others = torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.0)
         self.average: dict[str, float] = {}
 
-    def pairs(self, grids: Sequence[tuple[int, int]], most: int) -> list[Pair]:
-        """A batch of one size with up to `most` defects, each pair also by half a turn."""
-        rows, columns = self.random.choice(grids)
-        shape = rows * TOKEN, columns * TOKEN
-        pairs = [self.maker.pair(*shape, most * (self.random.random() > 0.15)) for _ in range(self.plan.batch // 2)]
-        return pairs + [turned(pair) for pair in pairs]
-
-    def mixed(self) -> Batch:
-        """Any size, up to three defects (alike in number: little padding), sometimes resampled."""
-        pairs = self.pairs(GRIDS, self.random.choice((1, 1, 2, 2, 3)))
-        if self.random.random() < 0.4:
-            pairs = [resampled(pair, self.maker.rng) for pair in pairs]
+    def batch(self, most: int, again: bool = False) -> Batch:
+        """Pairs of one size with `most` defects, a few without; `again`: as if they had been brought to this size."""
+        rows, columns = self.random.choice(GRIDS)
+        pairs = []
+        for _ in range(self.plan.batch // 4):
+            pair = self.maker.pair(rows * TOKEN, columns * TOKEN, most * (self.random.random() > 0.15))
+            pairs += mirrored(resampled(pair, self.maker.rng) if again else pair)
         return collate(pairs)
 
-    @torch.no_grad()
-    def remembered(self, batch: Batch) -> Batch:
-        """The batch with its features, without its pictures."""
-        small = torch.empty(len(batch.renders), 0, *batch.renders.shape[2:])
-        return replace(batch, seen=self.trainee.seen(batch), renders=small, photos=small)
-
-    def step(self, losses: dict[str, Tensor], rate: float) -> None:
-        """One step down the sum of the losses."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
-        sum(losses.values()).backward()
+    def step(self, losses: dict[str, Tensor], share: float, helpers: float = 1.0) -> None:
+        """One step at a share of the learning rates; all losses but the language's count `helpers` times."""
+        sum(loss * (1.0 if name == "language" else helpers) for name, loss in losses.items()).backward()
         nn.utils.clip_grad_norm_(self.trainee.parameters(), 1.0)
-        self.optimizer.step()
+        for optimizer, rate in ((self.even, self.plan.even_rate), (self.others, self.plan.rate)):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * share
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         for name, loss in losses.items():
             self.average[name] = 0.98 * self.average.get(name, loss.item()) + 0.02 * loss.item()
 
-    def stage(self, name: str, steps: int, first: float, last: float) -> Iterator[tuple[float, float]]:
-        """Share done and learning rate of each step; says how it goes, and keeps the weights after it."""
+    def stage(self, name: str, steps: int) -> Iterator[tuple[float, float]]:
+        """Share done and share of the learning rates of each step; says how it goes, keeps the weights."""
         self.average = {}
         for step in range(steps):
             done = step / steps
-            warm = min(1.0, (step + 1) / 150)
-            yield done, self.plan.rate * warm * (last + 0.5 * (first - last) * (1 + math.cos(math.pi * done)))
+            yield done, min(1.0, (step + 1) / 100, 1.02 - done)
             if step % 50 == 0 or step == steps - 1:
                 parts = "  ".join(f"{key} {value:.4f}" for key, value in self.average.items())
                 print(f"{name} {step}  {parts}  {time.process_time():.0f} s of one core", flush=True)
@@ -367,19 +401,15 @@ def train(directory: Path, plan: Plan) -> None:
     course = Course(directory, plan)
     trainee, texts, r = course.trainee, course.texts, course.random
     with one_attention_call():
-        for _, rate in course.stage("look", plan.look, 1, 0.1):
-            course.step(trainee.looking(collate(course.pairs(GRIDS, 1))), rate)
-        square = [grid for grid in GRIDS if max(grid) <= 4]
-        plain = [course.remembered(collate(course.pairs(square, 1))) for _ in range(plan.plain)]
-        mixed = [course.remembered(course.mixed()) for _ in range(plan.mixed)]
-        for done, rate in course.stage("recall", plan.recall, 1, 0.1):
+        for _, share in course.stage("look", plan.look):
+            course.step(trainee.losses(course.batch(1), texts, ""), share)
+        for done, share in course.stage("answer", plan.answer):
             if done < plan.single:
-                losses = trainee.answering(r.choice(plain), texts, "", helpers=1.0, leading=4.0)
+                losses = trainee.losses(course.batch(1), texts, defect_prompt(r.randint(1, 6)), leading=4.0)
+                course.step(losses, share)
             else:
-                losses = trainee.answering(r.choice(mixed), texts, prompt_for(r), helpers=0.5, leading=2.0)
-            course.step(losses, rate)
-        for _, rate in course.stage("join", plan.join, 0.3, 0.02):
-            course.step(trainee.answering(course.mixed(), texts, prompt_for(r), helpers=0.3, leading=2.0), rate)
+                batch = course.batch(r.choice((1, 1, 2, 2, 3)), again=r.random() < 0.4)
+                course.step(trainee.losses(batch, texts, prompt_for(r), leading=2.0), share, helpers=0.3)
 
 
 def main() -> None:
