@@ -8,7 +8,8 @@ from torch import Tensor, nn
 class Evened(torch.optim.Optimizer):
     """Momentum whose step has about the same singular value in all directions: the optimiser "Muon".
 
-    What the loss seldom asks for is learnt about as fast as what it always asks for.
+    What the loss seldom asks for is learnt about as fast as what it always asks for. In float32: torch's own Muon works
+    in bfloat16, which takes ten times as long on processors without it.
     """
 
     def __init__(self, matrices: list[nn.Parameter], momentum: float = 0.95) -> None:
