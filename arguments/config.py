@@ -162,6 +162,12 @@ class OptimConfig:
         "Weight of the mean squared error in the phases' loss from --keep_from on; plain FastGS has it when given.",
         low=0,
     )
+    opacity_reg: float = setting(
+        0.02,
+        "Weight of the mean opacity of what is in view in the phases' loss from --keep_from on; plain FastGS has it "
+        "when given.",
+        low=0,
+    )
     optimizer_type: Literal["default", "sparse_adam"] = setting("default", "Adam.", supported=False)
     sh_interval: int = setting(1_000, "Iterations between rises of the active SH degree.", scaled=True, low=1)
     views_per_step: int = setting(

@@ -51,13 +51,16 @@ class Phase(ABC):
         """Before the first step: insert Gaussians, inspect the scene."""
 
     def loss(self, state: TrainingState, step: Step) -> dict[str, Tensor]:
-        """Named terms; their sum is minimised, each is logged. Default: FastGS's and squared errors, whole image."""
+        """Named terms; their sum is minimised, each is logged. Default: FastGS's, squared errors, mean opacity."""
         weight = self.pixel_weight(state, step)
         target = where_seen(step.target, step.mask, step.output.image)
         terms = {"image": photometric(step.output.image, target, weight, state.config.optim.lambda_dssim)}
         if square := self.square(state):
             squares = (step.output.image - target).square().mean(0)
             terms["squares"] = square * (squares if weight is None else squares * weight).mean()
+        if (opacity := self.opacity_reg(state)) and len(state.gaussians):
+            # Of those in view only: the others have no gradient that Adam could weigh this one against.
+            terms["opacity"] = opacity * (state.gaussians.opacities[:, 0] * step.output.visible).mean()
         return terms
 
     def pixel_weight(self, state: TrainingState, step: Step) -> Tensor | None:
@@ -88,15 +91,21 @@ class Phase(ABC):
         Where photos disagree it asks for their mean, L1 for what most of them show. None before the keeping begins:
         densification goes by the size of gradients.
         """
-        begun = state.iteration >= keeping(state.config)[0]
-        return state.config.optim.lambda_square if begun else 0.0
+        return state.config.optim.lambda_square if _keeping_begun(state) else 0.0
+
+    def opacity_reg(self, state: TrainingState) -> float:
+        """Weight of the mean opacity in the loss. Default: `--opacity_reg`, from the keeping on.
+
+        What no photo asks for fades. Source: Kheradmand et al., 3DGS-MCMC, arXiv 2404.09591, there of all Gaussians.
+        """
+        return state.config.optim.opacity_reg if _keeping_begun(state) else 0.0
 
     def dropout(self, state: TrainingState) -> float:
         """Share of the Gaussians left out of each training view. Default: `--dropout`, else by the number of views.
 
         None before the keeping begins: densification would grow what the gaps seem to ask for.
         """
-        if state.iteration < keeping(state.config)[0]:
+        if not _keeping_begun(state):
             return 0.0
         given = state.config.optim.dropout
         return usual_dropout(len(state.scene.train_cameras)) if given is None else given
@@ -123,3 +132,7 @@ class Phase(ABC):
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Take over what `state_dict` gave."""
+
+
+def _keeping_begun(state: TrainingState) -> bool:
+    return state.iteration >= keeping(state.config)[0]

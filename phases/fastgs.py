@@ -48,6 +48,10 @@ class FastGS(Phase):
         """As published, unless `--lambda_square` asks for some."""
         return super().square(state) if "--lambda_square" in state.config.given else 0.0
 
+    def opacity_reg(self, state: TrainingState) -> float:
+        """As published, unless `--opacity_reg` asks for some."""
+        return super().opacity_reg(state) if "--opacity_reg" in state.config.given else 0.0
+
     def dropout(self, state: TrainingState) -> float:
         """As published, unless `--dropout` asks for some."""
         return super().dropout(state) if state.config.optim.dropout else 0.0

@@ -46,3 +46,29 @@ def test_squared_errors_are_of_the_pixels_that_count(tmp_path):
     left[:, : left.shape[1] // 2] = 1
     masked = Ambient().loss(state, a_step(state, left))["squares"].item()
     assert masked == pytest.approx(WEIGHT * squares[left > 0].mean().item(), rel=1e-5)
+
+
+def test_the_opacity_of_what_is_in_view_counts_from_the_keeping_on(tmp_path):
+    state = tiny.state(tmp_path / "run")
+    state.iteration = 39
+    assert "opacity" not in Ambient().loss(state, a_step(state)), "what is to be grown must not fade"
+    state.iteration = 40
+    with torch.no_grad():
+        state.gaussians.means[::2] = torch.from_numpy(state.scene.train_cameras[0].position).float()  # in no view
+    step = a_step(state)
+    assert 0 < step.output.visible.sum() < len(state.gaussians)
+    term = Ambient().loss(state, step)["opacity"]
+    (gradient,) = torch.autograd.grad(term, state.gaussians.logit_opacities)
+    assert torch.equal(gradient[:, 0] > 0, step.output.visible), "nothing could weigh against it elsewhere"
+    weight = OptimConfig().opacity_reg / len(state.gaussians)
+    assert term.item() == pytest.approx(weight * state.gaussians.opacities[step.output.visible].sum().item(), rel=1e-5)
+
+
+def test_plain_fastgs_has_the_opacity_term_only_when_asked(tmp_path):
+    config = replace(tiny.config(tmp_path / "given", optim={"opacity_reg": 0.5}), given=("--opacity_reg",))
+    given = tiny.state(tmp_path / "given", config)
+    none = tiny.state(tmp_path / "none", tiny.config(tmp_path / "none", optim={"opacity_reg": 0.0}))
+    for state in (given, none):
+        state.iteration = 40
+    assert Ambient().opacity_reg(given) == FastGS().opacity_reg(given) == 0.5
+    assert "opacity" not in Ambient().loss(none, a_step(none)) and FastGS().opacity_reg(none) == 0
