@@ -20,7 +20,7 @@ struct BlendInputs {
     const void* entry_masks = nullptr;          // words as in BinArgs
 };
 
-// Any pointer but image and alpha may be null. When all but inverse_depth are, a fast kernel runs.
+// Any pointer but image may be null. Where none but alpha and inverse_depth is given beside it, a fast kernel runs.
 struct BlendOutputs {
     void* image = nullptr;                      // [3, H, W]
     void* alpha = nullptr;                      // [H, W]

@@ -154,7 +154,7 @@ class GaussianRasterizer(nn.Module):
                 threads=settings.threads,
                 module=native.backend(means),
             ),
-            Wants(inverse_depth=settings.return_invdepth, count_mask=mask),
+            Wants(alpha=features is not None, inverse_depth=settings.return_invdepth, count_mask=mask),
             background[:3].contiguous() if features is None else means.new_zeros(3),
             None if features is None else features.contiguous(),
             means2d,

@@ -41,6 +41,7 @@ class Rasterized:
 class Wants:
     """Optional outputs."""
 
+    alpha: bool = True
     depth: bool = False
     inverse_depth: bool = False
     weights: bool = False
@@ -57,6 +58,7 @@ class _Rasterize(torch.autograd.Function):
             projected,
             background,
             features,
+            want_alpha=wants.alpha,
             want_depth=wants.depth,
             want_inverse_depth=wants.inverse_depth,
             want_stats=wants.weights,

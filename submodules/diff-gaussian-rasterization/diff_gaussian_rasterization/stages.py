@@ -221,7 +221,7 @@ class Blended:
     """Images of one view; None what was not asked for."""
 
     image: torch.Tensor  # [3, H, W]
-    alpha: torch.Tensor  # [H, W]
+    alpha: torch.Tensor | None  # [H, W]
     depth: torch.Tensor | None = None
     median_depth: torch.Tensor | None = None
     inverse_depth: torch.Tensor | None = None
@@ -255,6 +255,7 @@ def blend(
     background: torch.Tensor,
     features: torch.Tensor | None = None,
     *,
+    want_alpha: bool = True,
     want_depth: bool = False,
     want_inverse_depth: bool = False,
     want_stats: bool = False,
@@ -269,7 +270,7 @@ def blend(
 
     channels = 0 if features is None else features.shape[1]
     inputs = blend_inputs(settings, projected, bins, background, features, channels)
-    result = Blended(plane(3), plane())
+    result = Blended(plane(3), plane() if want_alpha else None)
     if want_depth:
         result.depth, result.median_depth = plane(), plane()
     if want_inverse_depth:

@@ -104,7 +104,7 @@ __global__ void __launch_bounds__(kTilePixels, kFull ? 4 : kResident) blend_kern
     image[0] = fma(t, Lane(background[0]), red).v;
     image[pixels] = fma(t, Lane(background[1]), green).v;
     image[2 * pixels] = fma(t, Lane(background[2]), blue).v;
-    static_cast<float*>(out.alpha)[pixel.at] = 1.0f - t.v;
+    if (out.alpha) static_cast<float*>(out.alpha)[pixel.at] = 1.0f - t.v;
     if constexpr (kInverse) static_cast<float*>(out.inverse_depth)[pixel.at] = inverse.v;
     if constexpr (kFull) {
         if (out.depth) static_cast<float*>(out.depth)[pixel.at] = extra.depth;

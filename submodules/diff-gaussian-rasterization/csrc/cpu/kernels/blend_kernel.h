@@ -76,7 +76,7 @@ DGR_HD void write_block(const BlendInputs& in, const BlendOutputs& out, const Ti
     const S* colors[3] = {state.red, state.green, state.blue};
     for (int c = 0; c < 3; ++c)
         tile.write(block, fma(t, P(background[c]), P::load(colors[c])), static_cast<S*>(out.image) + c * tile.pixels);
-    tile.write(block, P(1) - t, static_cast<S*>(out.alpha));
+    if (out.alpha) tile.write(block, P(1) - t, static_cast<S*>(out.alpha));
 }
 
 template <class P>
@@ -85,7 +85,7 @@ DGR_HD void write_background(const BlendInputs& in, const BlendOutputs& out, con
     const S* background = static_cast<const S*>(in.background);
     for (int c = 0; c < 3; ++c)
         tile.write(block, P(background[c]), static_cast<S*>(out.image) + c * tile.pixels);
-    tile.write(block, P(0), static_cast<S*>(out.alpha));
+    if (out.alpha) tile.write(block, P(0), static_cast<S*>(out.alpha));
 }
 
 template <class P, bool kInverse, bool kFull>
