@@ -58,8 +58,8 @@ class Phase(ABC):
         if square := self.square(state):
             squares = (step.output.image - target).square().mean(0)
             terms["squares"] = square * (squares if weight is None else squares * weight).mean()
-        if (opacity := self.opacity_reg(state)) and len(state.gaussians):
-            # Of those in view only: the others have no gradient that Adam could weigh this one against.
+        if (opacity := self.opacity_reg(state)) and step.mask is None and len(state.gaussians):
+            # Of what the photo shows only: the rest has no gradient that Adam could weigh this one against.
             terms["opacity"] = opacity * (state.gaussians.opacities[:, 0] * step.output.visible).mean()
         return terms
 

@@ -104,8 +104,8 @@ def survey(state: TrainingState) -> tuple[np.ndarray, np.ndarray]:
     """Need [M] and visibility [V, M] of a sample of the Gaussians: the residual scattered onto them, and their
     blend weight in each view over the largest one."""
     gaussians, cameras = state.gaussians, state.scene.train_cameras
-    sample = torch.from_numpy(np.unique(np.linspace(0, max(len(gaussians) - 1, 0), SAMPLE).astype(np.int64)))
-    sample = sample.to(state.device)
+    rows = np.unique(np.linspace(0, max(len(gaussians) - 1, 0), SAMPLE).astype(np.int64))
+    sample = torch.from_numpy(rows[: len(gaussians)]).to(state.device)
     need = torch.zeros(len(gaussians), dtype=torch.float64, device=state.device)
     weights = np.zeros((len(cameras), len(sample)), np.float32)
     for index, camera in enumerate(cameras):

@@ -60,6 +60,8 @@ def test_the_opacity_of_what_is_in_view_counts_from_the_keeping_on(tmp_path):
     term = Ambient().loss(state, step)["opacity"]
     (gradient,) = torch.autograd.grad(term, state.gaussians.logit_opacities)
     assert torch.equal(gradient[:, 0] > 0, step.output.visible), "nothing could weigh against it elsewhere"
+    masked = a_step(state, torch.ones_like(step.target[0]))
+    assert "opacity" not in Ambient().loss(state, masked), "nor beneath a mask"
     weight = OptimConfig().opacity_reg / len(state.gaussians)
     assert term.item() == pytest.approx(weight * state.gaussians.opacities[step.output.visible].sum().item(), rel=1e-5)
 

@@ -127,6 +127,14 @@ def test_boxes_of_two_views_single_out_the_defect_in_3d(state):
     assert values[80:].max() < 0.35, "the wall behind the box came along"
 
 
+def test_views_are_chosen_in_a_scene_that_has_become_empty(state):
+    state.gaussians.keep(torch.zeros(len(state.gaussians), dtype=torch.bool))
+    need, visibility = survey(state)
+    assert need.shape == (0,) and visibility.shape == (len(state.scene.train_cameras), 0)
+    chosen, _ = choose_views(state, SimpleNamespace(views=lambda: None), "cover", 3)
+    assert len(chosen) <= 3
+
+
 def test_masks_reach_views_that_nobody_inspected(state):
     first, second, unseen = views_of_the_defect(state)[:3]
     looks = {k: look_at_view(state, k) for k in (first, second)}
