@@ -83,6 +83,7 @@ void bind_project(nb::module_& m) {
     pointer(v, "sh_rest", &ProjectGradients::sh_rest);
     pointer(v, "colors", &ProjectGradients::colors);
     pointer(v, "means2d", &ProjectGradients::means2d);
+    v.def_rw("means2d_columns", &ProjectGradients::means2d_columns);
 
     m.def("project", [](const Launch& launch, const Camera& camera, const Gaussians& g, const ProjectOutputs& out) {
         nb::gil_scoped_release release;

@@ -55,7 +55,8 @@ struct ProjectGradients {
     void* sh_dc = nullptr;
     void* sh_rest = nullptr;
     void* colors = nullptr;
-    void* means2d = nullptr;                    // [N, 4]
+    void* means2d = nullptr;                    // [N, means2d_columns]: signed x and y, sums of absolute x and y
+    int means2d_columns = 4;
 };
 
 }  // namespace dgr

@@ -8,27 +8,28 @@ import torch
 DTYPES = (torch.float32, torch.float64)
 
 
-def same_kind(arguments: Mapping[str, torch.Tensor | None], like: str) -> None:
-    """Raise ValueError unless all given tensors have the dtype and device of the one called `like`."""
+def same_kind(arguments: Mapping[str, torch.Tensor | None], like: str, names: Mapping[str, str] | None = None) -> None:
+    """Raise ValueError unless all tensors have the dtype and device of `like`; `names` are the caller's for them."""
     first = arguments[like]
-    if first.dtype not in DTYPES:
-        raise ValueError(f"{like} must be float32 or float64, got {first.dtype}")
-    if first.device.type == "cuda" and first.dtype != torch.float32:
-        raise ValueError(
-            f"{like} is {first.dtype}; the CUDA backend takes float32: use .float(), or move it with .cpu()"
-        )
+    dtype, device = first.dtype, first.device
+    names = {name: name for name in arguments} | dict(names or {})
+    like = names[like]
+    if dtype not in DTYPES:
+        raise ValueError(f"{like} must be float32 or float64, got {dtype}")
+    if dtype != torch.float32 and device.type == "cuda":
+        raise ValueError(f"{like} is {dtype}; the CUDA backend takes float32: use .float(), or move it with .cpu()")
     for name, value in arguments.items():
         if value is None:
             continue
-        if value.device != first.device:
-            raise ValueError(f"{name} is on {value.device}, {like} on {first.device}: put them on one device")
-        if value.dtype != first.dtype:
-            raise ValueError(f"{name} is {value.dtype}, {like} is {first.dtype}: use one dtype")
+        if value.device != device:
+            raise ValueError(f"{names[name]} is on {value.device}, {like} on {device}: put them on one device")
+        if value.dtype != dtype:
+            raise ValueError(f"{names[name]} is {value.dtype}, {like} is {dtype}: use one dtype")
 
 
 def shape(name: str, value: torch.Tensor | None, expected: tuple[int | None, ...]) -> None:
     """Raise ValueError unless `value` is None or has the expected shape; None in `expected` is any length."""
-    if value is None:
+    if value is None or value.shape == expected:
         return
     fits = value.dim() == len(expected) and all(
         want is None or have == want for have, want in zip(value.shape, expected, strict=True)

@@ -4,13 +4,14 @@
 Matrices are for row vectors: `p_camera = [p, 1] @ viewmatrix`, `p_clip = [p, 1] @ projmatrix`.
 """
 
+from operator import mul
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from . import checks, native, stages
-from .ops import PARAMETERS, Wants, _Rasterize, check_gaussians
+from .ops import PARAMETERS, Wants, _Rasterize, check_gaussians, check_means2d
 from .view import CLAMP_MARGIN, View
 
 NAMES = {"means": "means3D", "quats": "rotations", "covs": "cov3D_precomp", "colors": "colors_precomp", "sh_dc": "dc"}
@@ -45,12 +46,10 @@ class GaussianRasterizationSettings(NamedTuple):
 
 def view_of(settings: GaussianRasterizationSettings) -> View:
     """The pinhole camera that the settings describe, an off-centre projection included."""
-    world_to_camera = settings.viewmatrix.detach().to(torch.float64).T
     # projmatrix = viewmatrix @ P^T with a rigid view: its columns times the camera's z axis give column 2 of P,
     # whose first rows hold the principal point (w = z).
-    columns = settings.projmatrix.detach().to(torch.float64).T.tolist()
-    z_axis = world_to_camera[2].tolist()
-    x, y, w = (sum(column[i] * z_axis[i] for i in range(3)) for column in (columns[0], columns[1], columns[3]))
+    z_axis = [row[2] for row in settings.viewmatrix.tolist()[:3]]
+    x, y, _, w = (sum(map(mul, z_axis, column)) for column in zip(*settings.projmatrix.tolist(), strict=True))
     offset_x, offset_y = x / w, y / w
     width, height = settings.image_width, settings.image_height
     limit_x, limit_y = CLAMP_MARGIN * settings.tanfovx, CLAMP_MARGIN * settings.tanfovy
@@ -61,7 +60,7 @@ def view_of(settings: GaussianRasterizationSettings) -> View:
         fy=height / (2 * settings.tanfovy),
         cx=(offset_x + 1) * width / 2,
         cy=(offset_y + 1) * height / 2,
-        camera_from_world=world_to_camera,
+        camera_from_world=settings.viewmatrix.detach().T,
         clamp=(-limit_x, limit_x, -limit_y, limit_y),
     )
 
@@ -142,7 +141,7 @@ class GaussianRasterizer(nn.Module):
         parameters = {name: parameters.get(name) for name in PARAMETERS} | {"colors": colors}
         check_gaussians(parameters, settings.sh_degree, NAMES)
         checks.same_kind({"means3D": means, "means2D": means2d, "colors_precomp": features}, "means3D")
-        checks.shape("means2D", means2d, (len(means), None))
+        check_means2d("means2D", means2d, len(means))
         view, background = view_of(settings), settings.bg.detach().to(means.dtype)
         mask = metric_mask(settings)
         outputs = _Rasterize.apply(

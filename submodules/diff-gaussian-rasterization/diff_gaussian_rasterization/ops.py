@@ -10,6 +10,10 @@ from . import checks, native, stages
 from .view import View
 
 PARAMETERS = ("means", "quats", "scales", "opacities", "sh_dc", "sh_rest", "colors", "covs", "shs")
+COLUMNS = {
+    **{"means": (3,), "quats": (4,), "scales": (3,), "opacities": (1,), "sh_dc": (1, 3), "sh_rest": (None, 3)},
+    **{"colors": (3,), "covs": (6,), "shs": (None, 3)},
+}
 MAX_SH_DEGREE = 3
 
 
@@ -96,17 +100,11 @@ class _Rasterize(torch.autograd.Function):
             stages.BlendGradients(*(None if v is None else v.contiguous() for v in given)),
             absolute=means2d is not None and means2d.shape[1] == 4,
         )
-        needs = dict(zip(PARAMETERS, ctx.needs_input_grad[5:], strict=True))
-        wanted = {name: torch.empty_like(getattr(gaussians, name)) for name in PARAMETERS if needs[name]}
-        if means2d is not None and ctx.needs_input_grad[4]:
-            wanted["means2d"] = means2d.new_empty(len(means2d), 4)
+        inputs = dict(zip(("means2d", *PARAMETERS), (means2d, *saved[14:]), strict=True))
+        needed = zip(inputs, ctx.needs_input_grad[4:], strict=True)
+        wanted = {name: torch.empty_like(inputs[name]) for name, needs in needed if needs}
         stages.project_adjoint(ctx.settings, gaussians, projected, bins, slots, reached, wanted)
-        v_means2d = wanted.pop("means2d", None)
-        if v_means2d is not None:
-            v_means2d = v_means2d[:, : means2d.shape[1]]
-            if means2d.shape[1] == 3:
-                v_means2d = torch.nn.functional.pad(v_means2d[:, :2], (0, 1))
-        return (None, None, None, v_inputs, v_means2d, *(wanted.get(name) for name in PARAMETERS))
+        return (None, None, None, v_inputs, *map(wanted.get, inputs))
 
 
 def rasterize(
@@ -174,9 +172,7 @@ def rasterize(
     checks.same_kind({"means": means, "background": background, "features": features, "means2d": means2d}, "means")
     checks.shape("background", background, (3,))
     checks.shape("features", features, (count, None))
-    checks.shape("means2d", means2d, (count, None))
-    if means2d is not None and means2d.shape[1] not in (2, 3, 4):
-        raise ValueError(f"means2d must have 2, 3 or 4 columns, got {means2d.shape[1]}")
+    check_means2d("means2d", means2d, count)
     checks.shape("count_mask", count_mask, (view.height, view.width))
 
     settings = stages.Settings(view, sh_degree, float(scale_modifier), float(mult), raw, threads, native.backend(means))
@@ -208,17 +204,12 @@ def check_gaussians(
     parameters: dict[str, torch.Tensor | None], sh_degree: int, names: Mapping[str, str] | None = None
 ) -> None:
     """Raise ValueError where tensors of Gaussians do not fit each other; `names` are what the caller calls them."""
-    names = {name: name for name in parameters} | dict(names or {})
-    checks.same_kind({names[name]: value for name, value in parameters.items()}, names["means"])
-    means, sh_rest = parameters["means"], parameters["sh_rest"]
-    count = len(means)
-    expected = {
-        **{"means": (count, 3), "quats": (count, 4), "scales": (count, 3), "opacities": (count, 1)},
-        **{"sh_dc": (count, 1, 3), "sh_rest": (count, None, 3), "colors": (count, 3), "covs": (count, 6)},
-        "shs": (count, None, 3),
-    }
+    names = names or {}
+    checks.same_kind(parameters, "means", names)
+    sh_rest, count = parameters["sh_rest"], len(parameters["means"])
     for name, value in parameters.items():
-        checks.shape(names[name], value, expected[name])
+        if value is not None:
+            checks.shape(names.get(name, name), value, (count, *COLUMNS[name]))
     checks.one_of(**{"quats and scales": parameters["quats"] is not None, "covs": parameters["covs"] is not None})
     if (parameters["quats"] is None) != (parameters["scales"] is None):
         raise ValueError("quats and scales come together: one of them is None")
@@ -236,6 +227,13 @@ def check_gaussians(
         raise ValueError(f"sh_degree {sh_degree} needs sh_rest with {needed} coefficients, got {stored}")
     if stored > (MAX_SH_DEGREE + 1) ** 2 - 1:
         raise ValueError(f"sh_rest may hold at most 15 coefficients, got {stored}")
+
+
+def check_means2d(name: str, means2d: torch.Tensor | None, count: int) -> None:
+    """Raise ValueError unless it is None or can receive the gradients of `count` projected means."""
+    checks.shape(name, means2d, (count, None))
+    if means2d is not None and not 2 <= means2d.shape[1] <= 4:
+        raise ValueError(f"{name} must have 2, 3 or 4 columns, got {means2d.shape[1]}")
 
 
 @torch.no_grad()

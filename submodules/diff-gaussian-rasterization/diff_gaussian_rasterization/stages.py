@@ -4,7 +4,7 @@
 All memory is torch's; the native side gets addresses. `v_x` is the gradient of `x`.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from types import ModuleType
 from typing import Any
@@ -59,7 +59,8 @@ class Gaussians:
         g.degree = settings.sh_degree
         g.scale_modifier, g.mult, g.raw = settings.scale_modifier, settings.mult, settings.raw
         g.rest_stride = 3 * g.rest
-        fill(g, **{field.name: getattr(self, field.name) for field in fields(self) if field.name != "shs"})
+        fill(g, means=self.means, quats=self.quats, scales=self.scales, opacities=self.opacities)
+        fill(g, sh_dc=self.sh_dc, sh_rest=self.sh_rest, colors=self.colors, covs=self.covs)
         if self.shs is not None:
             g.rest = self.shs.shape[1] - 1
             g.dc_stride = g.rest_stride = 3 * self.shs.shape[1]
@@ -120,12 +121,14 @@ def project_adjoint(
     reached: torch.Tensor,
     wanted: dict[str, torch.Tensor],
 ) -> None:
-    """Fill the gradients in `wanted` (by parameter name, and `means2d` [N, 4]) from the blend adjoint's slots."""
+    """Fill the gradients in `wanted` (by parameter name, and `means2d` [N, 2 to 4]) from the blend adjoint's slots."""
     out = settings.module.ProjectGradients()
     fill(out, slots=slots, reached=reached, slot_ranges=bins.slot_ranges)
     fill(out, **{name: tensor for name, tensor in wanted.items() if name != "shs"})
     if "shs" in wanted:
         split_sh(out, wanted["shs"])
+    if "means2d" in wanted:
+        out.means2d_columns = wanted["means2d"].shape[1]
     settings.module.project_adjoint(
         settings.launch(gaussians.means.dtype),
         settings.camera,
@@ -191,13 +194,14 @@ def bin_splats(settings: Settings, projected: Projected, *, guess: bool = False)
         guessed = settings.view.room.capacity if guess else None
         (sizes.capacity,) = counted.tolist() if guessed is None else [guessed]
     capacity = sizes.capacity
-    emitted_tiles, emitted_ids, emitted_slots = (like.new_empty(capacity) for _ in range(3))
+    emitted = like.new_empty(3, capacity)
     mask_words = torch.int64 if module is _native else torch.uint8
     emitted_masks, entry_masks = (like.new_empty(capacity, dtype=mask_words) for _ in range(2))
     entry_slots, entry_ids = like.new_empty(capacity), like.new_empty(capacity)
-    fill(args, emitted_tiles=emitted_tiles, emitted_ids=emitted_ids)
-    fill(args, emitted_masks=emitted_masks, emitted_slots=emitted_slots)
-    fill(args, tile_offsets=tile_offsets, entry_ids=entry_ids, entry_slots=entry_slots, entry_masks=entry_masks)
+    row = capacity * emitted.element_size()
+    args.emitted_tiles, args.emitted_ids, args.emitted_slots = (address(emitted) + i * row for i in range(3))
+    fill(args, emitted_masks=emitted_masks, tile_offsets=tile_offsets)
+    fill(args, entry_ids=entry_ids, entry_slots=entry_slots, entry_masks=entry_masks)
     fill_scratch = scratch(module, args, "fill_scratch", like, capacity)
     entries = module.bin_fill(launch, args, sizes)
     del sort_scratch, fill_scratch  # torch gives memory of the stream to later work only

@@ -71,7 +71,7 @@ class View:
         camera.fx, camera.fy = float(self.fx), float(self.fy)
         camera.cx, camera.cy = float(self.cx), float(self.cy)
         camera.near = float(self.near)
-        rows = self.camera_from_world.detach().to(torch.float64).tolist()[:3]
+        rows = self.camera_from_world.tolist()[:3]
         camera.camera_from_world = [entry for row in rows for entry in row]
         camera.position = [-sum(row[axis] * row[3] for row in rows) for axis in range(3)]
         camera.clamp = [float(bound) for bound in self.clamp_range]

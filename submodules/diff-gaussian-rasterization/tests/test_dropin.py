@@ -218,6 +218,8 @@ def test_a_missing_or_doubled_alternative_is_an_error_that_says_so(scene):
         rasterizer(**{**inputs, "scales": None})
     with pytest.raises(ValueError, match="rotations must have shape"):
         rasterizer(**{**inputs, "rotations": torch.zeros(80, 3)})
+    with pytest.raises(ValueError, match="means2D must have 2, 3 or 4 columns, got 5"):
+        rasterizer(**{**inputs, "means2D": torch.zeros(80, 5)})
     with pytest.raises(ValueError, match=r"cov3D_precomp is torch\.float64, means3D is torch\.float32"):
         bad = {**inputs, "scales": None, "rotations": None}
         rasterizer(cov3D_precomp=torch.zeros(80, 6, dtype=torch.float64), **bad)

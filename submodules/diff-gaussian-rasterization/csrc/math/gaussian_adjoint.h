@@ -180,7 +180,7 @@ DGR_HD void write_zeros(const Gaussians& g, const ProjectGradients& out, const M
         rows.write(out.sh_rest, g.rest_stride, 3 * g.rest, zero);
     }
     rows.write(out.colors, 3, zero);
-    rows.write(out.means2d, 4, zero);
+    rows.write(out.means2d, out.means2d_columns, zero);
 }
 
 template <class P>
@@ -199,7 +199,7 @@ DGR_HD void project_adjoint_pack(const Camera& camera, const Pinhole<P>& lens, c
     mean_gradient(l, sums[kVp], sums[kVs], v_u, v_v);
     const P ndc_x{S(0.5 * camera.width)}, ndc_y{S(0.5 * camera.height)}, unscale{S(2 * kLn2)};
     P v_means2d[4] = {v_u * ndc_x, v_v * ndc_y, unscale * l.l1 * sums[kAbsX] * ndc_x, unscale * sums[kAbsY] * ndc_y};
-    rows.write(out.means2d, 4, v_means2d);
+    rows.write(out.means2d, out.means2d_columns, v_means2d);
 
     const P opacity = row[kOpacity];
     P v_opacity = g.raw ? sums[kV] * (P(1) - opacity) : sums[kV] / opacity;

@@ -103,6 +103,10 @@ void blend_adjoint_tile(const BlendInputs& in, const BlendGradients& a, int inde
     std::conditional_t<kFull, FullGradients<P>, NoGradients<P>> extra(in, a);
     const uint32_t begin = in.tile_offsets[index], end = in.tile_offsets[index + 1];
     uint64_t live = covered(tile, in, begin, end);
+    if (a.v_image && __builtin_popcountll(live) > kBlocks / 4) {  // else most of it would be fetched for nothing
+        tile.template prefetch<false>(a.v_image, 3);
+        tile.template prefetch<false>(a.image, 3);
+    }
     for (uint64_t blocks = live; blocks; blocks &= blocks - 1) {
         const int b = __builtin_ctzll(blocks);
         read_block(a, tile, b, state[b]);

@@ -103,6 +103,8 @@ void blend_tile(const BlendInputs& in, const BlendOutputs& out, int index) {
         P(0).store(state[b].red), P(0).store(state[b].green), P(0).store(state[b].blue);
     }
     std::conditional_t<kFull, FullOutputs<P>, NoOutputs<P>> extra(in, out, tile);
+    tile.template prefetch<true>(out.image, 3);
+    if constexpr (kInverse) tile.template prefetch<true>(out.inverse_depth, 1);
 
     uint64_t live = drawn;
     for (uint32_t e = begin; e < end && live; ++e) {

@@ -12,6 +12,7 @@ namespace dgr::DGR_ISA {
 
 constexpr int kBlocks = kBlocksAcross * kBlocksAcross;
 constexpr int kAhead = 8;    // entries whose splats are fetched into the cache before their turn
+constexpr int kLine = 64;    // bytes
 constexpr int kRescan = 32;  // entries between two looks for blocks that have stopped
 
 template <class P>
@@ -52,6 +53,17 @@ struct Tile : TileSize<P> {
         S lanes[P::lanes] = {};
         each_pixel(block, [&](int lane, int64_t at) { lanes[lane] = plane[at]; });
         return P::load(lanes);
+    }
+    // Asks for the tile's part of image planes before its turn: hardware does not guess lines so far apart.
+    template <bool kWrite>
+    DGR_HD void prefetch(const void* planes, int count) const {
+        const int right = x0 + width < image_width ? x0 + width : image_width;
+        const int below = y0 + height < image_height ? y0 + height : image_height;
+        for (int c = 0; c < count; ++c)
+            for (int y = y0; y < below; ++y) {
+                const S* row = static_cast<const S*>(planes) + c * pixels + int64_t(y) * image_width;
+                for (int x = x0; x < right; x += kLine / int(sizeof(S))) __builtin_prefetch(row + x, kWrite);
+            }
     }
     DGR_HD void write(int block, P value, S* plane) const {
         if (lies_inside(block)) return value.store_rows(plane + offset(block), image_width);
