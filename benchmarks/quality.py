@@ -109,7 +109,8 @@ def command(run: Run, args: argparse.Namespace) -> list[str]:
     """The training command of a run."""
     fixed = ["--source", str(run.scene), "--model_path", str(run.folder), "--seed", str(run.seed)]
     size = ["--iterations", str(args.iterations), "-r", str(args.resolution), "--threads", str(args.threads)]
-    return [*fixed, *size, "--resume", "--quiet", *METHODS[run.method].split(), *args.extra]
+    saved = ["--save_iterations", str(args.at)] if args.at else []
+    return [*fixed, *size, *saved, "--resume", "--quiet", *METHODS[run.method].split(), *args.extra]
 
 
 def train(run: Run, args: argparse.Namespace) -> dict[str, float]:
@@ -121,14 +122,10 @@ def train(run: Run, args: argparse.Namespace) -> dict[str, float]:
         child.returncode = os.waitstatus_to_exitcode(status)
         if child.returncode:
             raise RuntimeError(f"{run.folder}: training ended with {child.returncode}; see bench.log there")
-        for script in ("render.py", "metrics.py"):
-            subprocess.run(
-                [sys.executable, script, "-m", str(run.folder), *(["--skip_train"] if script == "render.py" else [])],
-                cwd=ROOT,
-                stdout=log,
-                stderr=log,
-                check=True,
-            )
+        drawn = ["--skip_train", "--iteration", str(args.at or -1)]
+        for script, options in (("render.py", drawn), ("metrics.py", [])):
+            whole = [sys.executable, script, "-m", str(run.folder), *options]
+            subprocess.run(whole, cwd=ROOT, stdout=log, stderr=log, check=True)
     return {"cpu_s": usage.ru_utime + usage.ru_stime, "peak_mb": usage.ru_maxrss / 1024}
 
 
@@ -136,7 +133,7 @@ def figures(run: Run, args: argparse.Namespace, usage: dict[str, float]) -> dict
     """Everything that the table shows of a finished run."""
     measured = next(iter(json.loads((run.folder / "results.json").read_text()).values()))
     lines = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
-    last = {key: value for line in lines for key, value in line.items()}
+    last = {key: value for line in lines if line["iteration"] <= (args.at or math.inf) for key, value in line.items()}
     split = split_psnr(run, args)
     return {
         "psnr": measured["PSNR"],
@@ -210,6 +207,7 @@ def perform(run: Run, args: argparse.Namespace) -> dict[str, Any]:
     """The figures of a run, trained now unless that was done before with the same flags."""
     signature = {"flags": METHODS[run.method], "iterations": args.iterations, "resolution": args.resolution}
     signature |= {"extra": args.extra, "seed": run.seed, "scene": run.scene.name}
+    signature |= {"at": args.at} if args.at else {}
     if run.result.is_file():
         saved = json.loads(run.result.read_text())
         if saved["signature"] == signature:
@@ -255,6 +253,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "output" / "quality")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--at", type=int, help="figures of this iteration of the runs, not of their last")
     parser.add_argument("extra", nargs="*", help="flags for every run, after --")
     args = parser.parse_args()
     args.scenes = [scene.resolve() for scene in args.scenes]

@@ -37,9 +37,9 @@ struct Keyed {
 };
 
 // Visible Gaussians in index order; room for their slots, one for each tile of the bounding box. The number of
-// tiles stays in slot_ranges until the Gaussian is emitted.
+// tiles stays in slot_ranges until the Gaussian is emitted. `all` is scratch for every Gaussian.
 template <class S, class Key>
-BinSizes collect_visible(const Launch& launch, const BinArgs& a, int threads, Keyed<Key>* out) {
+BinSizes collect_visible(const Launch& launch, const BinArgs& a, int threads, Keyed<Key>* all, Keyed<Key>* out) {
     std::vector<BinSizes> before(threads + 1);
     parallel_for(threads, threads, [&](int t) {
         const Range r = part_of(a.count, threads, t, 1);
@@ -47,6 +47,7 @@ BinSizes collect_visible(const Launch& launch, const BinArgs& a, int threads, Ke
         for (int64_t i = r.begin; i < r.end; ++i) {
             const uint32_t boxes = a.radii[i] > 0 ? uint32_t(launch.kernels.box_tiles(a, i)) : 0;
             a.slot_ranges[2 * i + 1] = boxes;
+            if (boxes) all[i] = {depth_key<S, Key>(static_cast<const S*>(a.splats) + kSplatFields * i), uint32_t(i)};
             mine.visible += boxes > 0;
             mine.capacity += boxes;
         }
@@ -63,8 +64,7 @@ BinSizes collect_visible(const Launch& launch, const BinArgs& a, int threads, Ke
         for (int64_t i = r.begin; i < r.end; ++i) {
             a.slot_ranges[2 * i] = slot;
             slot += a.slot_ranges[2 * i + 1];
-            if (a.slot_ranges[2 * i + 1])
-                *next++ = {depth_key<S, Key>(static_cast<const S*>(a.splats) + kSplatFields * i), uint32_t(i)};
+            if (a.slot_ranges[2 * i + 1]) *next++ = all[i];
         }
     });
     return before[threads];
@@ -99,7 +99,7 @@ template <class S, class Key>
 BinSizes sort_by_depth(const Launch& launch, const BinArgs& a) {
     const int threads = resolve_threads(launch.threads);
     auto keys = uninitialised<Keyed<Key>>(a.count), other = uninitialised<Keyed<Key>>(a.count);
-    const BinSizes sizes = collect_visible<S, Key>(launch, a, threads, keys.get());
+    const BinSizes sizes = collect_visible<S, Key>(launch, a, threads, other.get(), keys.get());
     auto counts = uninitialised<uint32_t>(size_t(threads) * kDigits);
     for (int shift = 0; shift < int(8 * sizeof(Key)); shift += kDigitBits) {
         sort_digit(keys.get(), other.get(), sizes.visible, shift, threads, counts.get());
@@ -110,10 +110,10 @@ BinSizes sort_by_depth(const Launch& launch, const BinArgs& a) {
 }
 
 // Where each part of the depth order emits to: an upper bound, from bounding boxes.
-std::vector<uint32_t> first_positions(const BinArgs& a, const BinSizes& sizes, int parts) {
+std::vector<uint32_t> first_positions(const BinArgs& a, const BinSizes& sizes, int parts, int threads) {
     std::vector<uint32_t> first(parts + 1, 0);
     if (parts == 1) return first;
-    parallel_for(parts, parts, [&](int t) {
+    parallel_for(parts, threads, [&](int t) {
         const Range r = part_of(sizes.visible, parts, t, 1);
         uint32_t n = 0;
         for (int64_t k = r.begin; k < r.end; ++k) n += a.slot_ranges[2 * a.order[k] + 1];
@@ -130,10 +130,11 @@ BinSizes bin_sort(const Launch& launch, const BinArgs& a) {
 }
 
 int64_t bin_fill(const Launch& launch, const BinArgs& a, const BinSizes& sizes) {
-    const int parts = resolve_threads(launch.threads), tiles = a.grid.tiles();
-    const std::vector<uint32_t> first = first_positions(a, sizes, parts);
+    const int threads = resolve_threads(launch.threads), tiles = a.grid.tiles();
+    const int parts = threads == 1 ? 1 : 4 * threads;  // what is near covers more tiles than what is far
+    const std::vector<uint32_t> first = first_positions(a, sizes, parts, threads);
     std::vector<uint32_t> past(parts), counts(size_t(parts) * tiles, 0);
-    parallel_for(parts, parts, [&](int t) {
+    parallel_for(parts, threads, [&](int t) {
         const Range r = part_of(sizes.visible, parts, t, 1);
         past[t] = launch.kernels.emit(a, r.begin, r.end, first[t], counts.data() + size_t(t) * tiles);
     });
@@ -148,7 +149,7 @@ int64_t bin_fill(const Launch& launch, const BinArgs& a, const BinSizes& sizes) 
         }
     }
     a.tile_offsets[tiles] = position;
-    parallel_for(parts, parts, [&](int t) {
+    parallel_for(parts, threads, [&](int t) {
         uint32_t* next = counts.data() + size_t(t) * tiles;
         for (uint32_t k = first[t]; k < past[t]; ++k) {
             const uint32_t entry = next[a.emitted_tiles[k]]++;

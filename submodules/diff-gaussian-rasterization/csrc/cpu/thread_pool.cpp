@@ -15,13 +15,27 @@
 namespace dgr {
 namespace {
 
+constexpr int kSpins = 1000;       // some tens of microseconds; to fall asleep and wake takes as long
+
+// Waits for what is about to happen, in vain now and then.
+template <class Condition>
+void spin_until(const Condition& condition) {
+    for (int i = 0; i < kSpins && !condition(); ++i) {
+#if defined(__x86_64__)
+        __builtin_ia32_pause();
+#elif defined(__aarch64__)
+        __asm__ volatile("yield");
+#endif
+    }
+}
+
 // One parallel_for: indices are handed out by a counter.
 struct Job {
     const std::function<void(int)>* task;
     int count;
     int wanted;                    // workers that may still join
     std::atomic<int> next{0};
-    int active = 0;                // workers inside; guarded by the pool's mutex
+    std::atomic<int> active{0};    // workers inside; changed under the pool's mutex
     std::exception_ptr error;      // guarded by the pool's mutex
 };
 
@@ -41,11 +55,15 @@ public:
             std::lock_guard<std::mutex> lock(mutex_);
             while (int(workers_.size()) < job.wanted) workers_.emplace_back([this] { serve(); });
             job_ = &job;
+            ++posted_;
         }
         wake_.notify_all();
         drain(job);
         std::unique_lock<std::mutex> lock(mutex_);
         job_ = nullptr;  // nobody joins any more
+        lock.unlock();
+        spin_until([&] { return job.active == 0; });
+        lock.lock();
         done_.wait(lock, [&] { return job.active == 0; });
         if (job.error) std::rethrow_exception(job.error);
     }
@@ -65,8 +83,15 @@ private:
 
     void serve() {
         std::unique_lock<std::mutex> lock(mutex_);
+        const auto called = [this] { return stopping_ || (job_ && job_->wanted > 0); };
         while (true) {
-            wake_.wait(lock, [this] { return stopping_ || (job_ && job_->wanted > 0); });
+            if (!called()) {       // the stages of a picture follow each other closely
+                const int before = posted_;
+                lock.unlock();
+                spin_until([&] { return posted_ != before; });
+                lock.lock();
+            }
+            wake_.wait(lock, called);
             if (stopping_) return;
             Job& job = *job_;
             --job.wanted;
@@ -83,6 +108,7 @@ private:
     std::condition_variable wake_, done_;
     std::vector<std::thread> workers_;
     Job* job_ = nullptr;
+    std::atomic<int> posted_{0};   // jobs so far
     bool stopping_ = false;
 };
 

@@ -33,7 +33,9 @@ uint32_t emit(const BinArgs& a, int64_t begin, int64_t end, uint32_t at, uint32_
                 ++tile_counts[tile];
                 ++at;
             }
-        a.slot_ranges[2 * id + 1] = slot - a.slot_ranges[2 * id];
+        // Written only where it changes: neighbours in memory belong to other threads' parts of the depth order.
+        const uint32_t covered = slot - a.slot_ranges[2 * id];
+        if (covered != a.slot_ranges[2 * id + 1]) a.slot_ranges[2 * id + 1] = covered;
     }
     return at;
 }
