@@ -37,7 +37,8 @@ def train_step(state: TrainingState, phase: Phase) -> Mapping[str, float]:
 
     judged = []
     for camera, background in state.ranks.each(state.next_views(), gaussians.rows):
-        output = state.draw(camera, background, dropout=phase.dropout(state))
+        count_seen = phase.opacity_reg(state) > 0
+        output = state.draw(camera, background, dropout=phase.dropout(state), count_seen=count_seen)
         step = Step(state.iteration, camera, *state.photo(camera), output)
         losses = phase.loss(state, step)
         terms = torch.stack([*losses.values()])

@@ -164,8 +164,8 @@ class OptimConfig:
     )
     opacity_reg: float = setting(
         0.02,
-        "Weight of the mean opacity of what is in view in the phases' loss from --keep_from on, in views without a "
-        "mask; plain FastGS has it when given.",
+        "Weight of the mean opacity of what is in view (of what unmasked pixels show) in the phases' loss from "
+        "--keep_from on; plain FastGS has it when given.",
         low=0,
     )
     optimizer_type: Literal["default", "sparse_adam"] = setting("default", "Adam.", supported=False)

@@ -58,9 +58,11 @@ class Phase(ABC):
         if square := self.square(state):
             squares = (step.output.image - target).square().mean(0)
             terms["squares"] = square * (squares if weight is None else squares * weight).mean()
-        if (opacity := self.opacity_reg(state)) and step.mask is None and len(state.gaussians):
+        if (opacity := self.opacity_reg(state)) and len(state.gaussians):
             # Of what the photo shows only: the rest has no gradient that Adam could weigh this one against.
-            terms["opacity"] = opacity * (state.gaussians.opacities[:, 0] * step.output.visible).mean()
+            counts = step.output.counts
+            shown = step.output.visible if counts is None else counts > 0
+            terms["opacity"] = opacity * (state.gaussians.opacities[:, 0] * shown).mean()
         return terms
 
     def pixel_weight(self, state: TrainingState, step: Step) -> Tensor | None:

@@ -106,11 +106,15 @@ class TrainingState:
         """The photo of a view [3, H, W] and its mask [H, W], None when all of it counts."""
         return camera.image(self.device), camera.mask(self.device)
 
-    def draw(self, camera: Camera, background: Tensor, *, dropout: float) -> RenderOutput:
-        """A training view: a share of the Gaussians is left out, the same ones in whatever process or resumed run."""
+    def draw(self, camera: Camera, background: Tensor, *, dropout: float, count_seen: bool = False) -> RenderOutput:
+        """A training view: a share of the Gaussians is left out, the same ones in whatever process or resumed run.
+
+        With `count_seen` a masked view has `counts`: in how many unmasked pixels each Gaussian is.
+        """
         seed = f"{self.config.run.seed} {self.iteration} {camera.name}"
         thin = thinned(self.gaussians.logit_opacities, dropout, seed) if dropout else None
-        return self.render(camera, background=background, logit_opacities=thin)
+        seen = camera.mask(self.device) if count_seen else None
+        return self.render(camera, background=background, logit_opacities=thin, count_mask=seen)
 
     def render(self, camera: Camera, **options: Any) -> RenderOutput:
         """The present Gaussians from a camera, as they are evaluated: fixed background, the run's compact box."""

@@ -49,7 +49,8 @@ def test_the_same_capture_as_transforms_gives_the_same_model(capture, expected, 
     np.testing.assert_allclose(*numbers, atol=2e-3)
 
 
-def test_masked_pixels_teach_nothing(capture, tmp_path):
+@pytest.mark.parametrize("words", [(), ("--opacity_reg", 0.02)])
+def test_masked_pixels_teach_nothing(capture, tmp_path, words):
     """Whatever lies under a mask, the model is the same to the last bit."""
     models = []
     for name, color in (("black", (0, 0, 0)), ("pink", (255, 0, 255))):
@@ -65,5 +66,7 @@ def test_masked_pixels_teach_nothing(capture, tmp_path):
             mask = np.full(painted.shape[:2], 255, np.uint8)
             mask[:, 30:] = 0
             Image.fromarray(mask).save(root / "masks" / photo.name)
-        models.append(trained(root, tmp_path / f"model of {name}"))
+        models.append(trained(root, tmp_path / f"model of {name}", *words))
+        log = (tmp_path / f"model of {name}" / "log.jsonl").read_text()
+        assert ("loss_opacity" in log) == bool(words), "what the unmasked pixels show has the term"
     assert models[0] == models[1]
