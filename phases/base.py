@@ -51,18 +51,22 @@ class Phase(ABC):
         """Before the first step: insert Gaussians, inspect the scene."""
 
     def loss(self, state: TrainingState, step: Step) -> dict[str, Tensor]:
-        """Named terms; their sum is minimised, each is logged. Default: FastGS's, squared errors, mean opacity."""
-        weight = self.pixel_weight(state, step)
-        target = where_seen(step.target, step.mask, step.output.image)
-        terms = {"image": photometric(step.output.image, target, weight, state.config.optim.lambda_dssim)}
-        if square := self.square(state):
-            squares = (step.output.image - target).square().mean(0)
-            terms["squares"] = square * (squares if weight is None else squares * weight).mean()
+        """Named terms; their sum is minimised, each is logged. Default: `photo_terms` and the mean opacity."""
+        terms = self.photo_terms(state, step, self.pixel_weight(state, step))
         if (opacity := self.opacity_reg(state)) and len(state.gaussians):
             # Of what the photo shows only: the rest has no gradient that Adam could weigh this one against.
             counts = step.output.counts
             shown = step.output.visible if counts is None else counts > 0
             terms["opacity"] = opacity * (state.gaussians.opacities[:, 0] * shown).mean()
+        return terms
+
+    def photo_terms(self, state: TrainingState, step: Step, weight: Tensor | None) -> dict[str, Tensor]:
+        """What sets a render against its photo, each pixel with its weight [H, W]: FastGS's loss, squared errors."""
+        target = where_seen(step.target, step.mask, step.output.image)
+        terms = {"image": photometric(step.output.image, target, weight, state.config.optim.lambda_dssim)}
+        if square := self.square(state):
+            squares = (step.output.image - target).square().mean(0)
+            terms["squares"] = square * (squares if weight is None else squares * weight).mean()
         return terms
 
     def pixel_weight(self, state: TrainingState, step: Step) -> Tensor | None:

@@ -2,7 +2,8 @@
 """Phase 2: a vision-language model compares renders with photos; what it names and the error confirms is refined.
 
 Each round inspects a few views, lifts the accepted boxes onto the Gaussians, renders them as masks into every
-training view, and trains on them in one more view at each step; flagged Gaussians are densified, holes are seeded.
+training view, and trains on one more view at each step, in which they count more; flagged Gaussians are densified,
+holes are seeded.
 """
 
 import json
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from diff_gaussian_rasterization.losses import photometric
 from torch import Tensor
 
 from arguments import setting
@@ -31,7 +31,7 @@ from .every import Every
 from .holes import hole_masks, seed_holes
 from .inspection import inspect, still_wrong
 from .lifting import Look, Mark, flagged, lift, shown
-from .scores import contributions, where_seen
+from .scores import contributions
 from .state import Step, TrainingState
 
 FLAGGED = 0.35
@@ -60,7 +60,9 @@ class VlmRefinement(Phase):
         (1024 * 32**2, 2048 * 32**2), "Least and most pixels of a picture shown to a local model.", low=1
     )
     boxes: int = setting(3, "Most boxes asked for in a view.", low=1)
-    weight: float = setting(1.0, "Weight of the loss inside the regions of one more view in each step.", low=0)
+    weight: float = setting(
+        3.0, "By how much more than the rest the regions count in one more view of each step.", low=0
+    )
     densify_every: int = setting(
         1_000,
         "Least iterations between densifications of the flagged Gaussians; an epoch at least.",
@@ -86,22 +88,23 @@ class VlmRefinement(Phase):
         self._begin_round(state, 1)
 
     def loss(self, state: TrainingState, step: Step) -> dict[str, Tensor]:
-        """What every phase minimises, and FastGS's loss inside the regions of one more view."""
+        """What every phase minimises, and a second look at the regions."""
         terms = super().loss(state, step)
-        if self._masks and self.weight:
-            terms["regions"] = self.weight * self._second_look(state, step)
+        if self._masks:
+            terms["regions"] = self._second_look(state, step)
         return terms
 
     def _second_look(self, state: TrainingState, step: Step) -> Tensor:
-        """Loss inside the regions of a view that has some. Adam forgets the size of a gradient, not a view more."""
+        """Loss of a view more, one with regions. Adam forgets the size of a gradient, not a view more."""
         views = sorted(self._masks)
         index = views[(step.iteration + _index(state, step.camera)) % len(views)]  # in an epoch all are as likely
         camera = state.scene.train_cameras[index]
         output = state.draw(camera, state.fixed_background(), dropout=self.dropout(state))
-        (photo, mask), weight = state.photo(camera), self._masks[index].to(state.device).float() / 255
-        weight = weight if mask is None else weight * mask
+        look = Step(step.iteration, camera, *state.photo(camera), output)
+        weight = 1 + self.weight * self._masks[index].to(state.device).float() / 255
+        weight = weight if look.mask is None else weight * look.mask
         weight = weight / weight.mean().clamp_min(LEAST_MEAN_WEIGHT)
-        return photometric(output.image, where_seen(photo, mask, output.image), weight, state.config.optim.lambda_dssim)
+        return torch.stack([*self.photo_terms(state, look, weight).values()]).sum()
 
     def after_step(self, state: TrainingState) -> None:
         """Growth of what is flagged; the pruning of a round; the next inspection."""

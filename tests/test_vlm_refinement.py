@@ -17,6 +17,7 @@ from phases.holes import hole_masks, seed_holes
 from phases.inspection import choose_views, still_wrong, survey
 from phases.lifting import Mark, flagged, lift, look_at_view, shown
 from phases.schedule import PhaseSchedule
+from phases.state import Step
 from phases.vlm_refinement import VlmRefinement
 from scene.gaussian_model import Label
 from scene.photos import Photo
@@ -209,15 +210,29 @@ def test_every_box_is_written_down_with_its_verdict(tmp_path, state):
             )
 
 
-def test_a_second_look_counts_nothing_outside_the_regions(state, monkeypatch):
-    vlm, camera = phase(), state.scene.train_cameras[2]
+def test_a_second_look_counts_the_regions_more_than_the_rest(state, monkeypatch):
+    vlm, camera = phase(weight=3.0), state.scene.train_cameras[2]
     vlm._masks = {2: torch.zeros(36, 48, dtype=torch.uint8)}
     vlm._masks[2][:, :20] = 255
-    drawn = camera.image().flip(1).requires_grad_()
+    drawn = (camera.image() + 0.1).requires_grad_()  # as wrong everywhere
     monkeypatch.setattr(state, "draw", lambda view, background, dropout: SimpleNamespace(image=drawn))
+    monkeypatch.setattr(vlm, "photo_terms", lambda state, look, weight: {"": (weight * look.output.image).mean()})
     vlm._second_look(state, SimpleNamespace(iteration=1, camera=camera)).backward()
-    assert (drawn.grad[..., :20] != 0).any(0).all()
-    assert (drawn.grad[..., 20 + 5 :] == 0).all()  # SSIM's window reaches five pixels over the edge
+    inside, outside = drawn.grad[..., :20], drawn.grad[..., 20:]
+    torch.testing.assert_close(inside, outside[..., :20] * 4)
+    assert drawn.grad.mean().item() == pytest.approx(1 / drawn.numel()), "one view's weight in all"
+
+
+def test_a_second_look_minimises_what_every_step_does(state, monkeypatch):
+    """With no more weight inside than outside it is that view's loss."""
+    vlm, camera = phase(weight=0.0), state.scene.train_cameras[2]
+    vlm._masks = {2: torch.full((36, 48), 255, dtype=torch.uint8)}
+    state.iteration = state.config.run.iterations
+    output = state.draw(camera, state.fixed_background(), dropout=vlm.dropout(state))
+    step = Step(1, camera, *state.photo(camera), output)
+    terms = vlm.photo_terms(state, step, None)
+    assert set(terms) == {"image", "squares"}
+    assert vlm._second_look(state, step).item() == pytest.approx(sum(terms.values()).item(), rel=1e-5)
 
 
 def test_every_view_with_regions_gets_its_second_looks(state, monkeypatch):
