@@ -105,6 +105,15 @@ def test_a_non_leaf_with_retain_grad_receives_the_mean_gradient(scene):
     assert inputs["means2D"].grad.abs().sum() > 0
 
 
+def test_the_mean_gradient_does_not_depend_on_the_layout_of_its_leaf(scene):
+    gradients = []
+    for leaf in (torch.zeros(80, 3), torch.zeros(3, 80).T):
+        inputs = usual_inputs(scene) | {"means2D": leaf.requires_grad_()}
+        GaussianRasterizer(settings_of(scene.view))(**inputs)[0].sum().backward()
+        gradients.append(leaf.grad)
+    assert torch.equal(*gradients) and gradients[0].any()
+
+
 def test_an_extended_leaf_receives_absolute_gradients_too(scene):
     inputs = usual_inputs(scene)
     inputs["means2D"] = torch.zeros(80, 4, requires_grad=True)
