@@ -25,7 +25,7 @@ def finished(root, method: str, error: int) -> Run:
 
 
 def test_the_gain_is_that_inside_the_regions_of_the_reference(tmp_path):
-    args = argparse.Namespace(out=tmp_path)
+    args = argparse.Namespace(out=tmp_path, at=None)
     guided, unguided = finished(tmp_path, REFERENCE, 10), finished(tmp_path, "all-none", 30)
     assert flagged_gain(unguided, args) is None, "no reference yet"
     mask = np.zeros((4, 8), np.uint8)

@@ -214,7 +214,7 @@ def test_a_second_look_counts_the_regions_more_than_the_rest(state, monkeypatch)
     vlm, camera = phase(weight=3.0), state.scene.train_cameras[2]
     vlm._masks = {2: torch.zeros(36, 48, dtype=torch.uint8)}
     vlm._masks[2][:, :20] = 255
-    drawn = (camera.image() + 0.1).requires_grad_()  # as wrong everywhere
+    drawn = camera.image().requires_grad_()
     monkeypatch.setattr(state, "draw", lambda view, background, dropout: SimpleNamespace(image=drawn))
     monkeypatch.setattr(vlm, "photo_terms", lambda state, look, weight: {"": (weight * look.output.image).mean()})
     vlm._second_look(state, SimpleNamespace(iteration=1, camera=camera)).backward()
@@ -223,7 +223,7 @@ def test_a_second_look_counts_the_regions_more_than_the_rest(state, monkeypatch)
     assert drawn.grad.mean().item() == pytest.approx(1 / drawn.numel()), "one view's weight in all"
 
 
-def test_a_second_look_minimises_what_every_step_does(state, monkeypatch):
+def test_a_second_look_minimises_what_every_step_does(state):
     """With no more weight inside than outside it is that view's loss."""
     vlm, camera = phase(weight=0.0), state.scene.train_cameras[2]
     vlm._masks = {2: torch.full((36, 48), 255, dtype=torch.uint8)}

@@ -102,8 +102,8 @@ class _Rasterize(torch.autograd.Function):
         )
         inputs = dict(zip(("means2d", *PARAMETERS), (means2d, *saved[14:]), strict=True))
         needed = zip(inputs, ctx.needs_input_grad[4:], strict=True)
-        rows = torch.contiguous_format  # means2d may be laid out otherwise
-        wanted = {name: torch.empty_like(inputs[name], memory_format=rows) for name, needs in needed if needs}
+        plain = {"memory_format": torch.contiguous_format}  # means2d may be laid out otherwise
+        wanted = {name: torch.empty_like(inputs[name], **plain) for name, needs in needed if needs}
         stages.project_adjoint(ctx.settings, gaussians, projected, bins, slots, reached, wanted)
         return (None, None, None, v_inputs, *map(wanted.get, inputs))
 
