@@ -23,7 +23,7 @@ from scene.tube import Placement, Rays, place_tube, subject_rays
 from .base import Phase
 from .density import Events, keeping
 from .every import Every
-from .seeding import append, insert_seeds, numpy_generator, snapshot
+from .seeding import append, insert_seeds, numpy_generator, seed_count, snapshot
 from .state import Step, TrainingState
 
 EMPTY = 0.5
@@ -60,7 +60,11 @@ class Ambient(Phase):
 
     shape: Literal["tube", "layers", "sphere", "box", "none"] = setting("tube", "What is put round the scene.")
     points: int = setting(-1, "Gaussians on the wall; -1: 2000 with seeds, 5000 without.", low=-1)
-    seeds: int = setting(10_000, "Seeds at photo-consistent depth where the render is empty or wrong.", low=0)
+    seeds: int = setting(
+        10_000,
+        "Seeds at photo-consistent depth where the render is empty or wrong; for large photos more, unless given.",
+        low=0,
+    )
     opacity: float = setting(0.1, "Opacity of the wall's Gaussians at the start.", low=0.005, high=0.99)
     opaque: float = setting(0.05, "Weight of the mean transparency in the loss: photos have no holes.", low=0)
     densify_after: int = setting(1_000, "First densification, iterations after the insertion.", scaled=True, low=0)
@@ -76,7 +80,7 @@ class Ambient(Phase):
         seeded = state.config.run.seeds == "all" and self.seeds > 0
         if seeded:
             bad = {index: look.bad for index, look in enumerate(looks)}
-            insert_seeds(state, self.seeds, label=Label.AMBIENT, weight=bad)
+            insert_seeds(state, seed_count(state, "--ambient_seeds", self.seeds), label=Label.AMBIENT, weight=bad)
         if self.shape != "none":
             count = self.points if self.points >= 0 else 2_000 if seeded else 5_000
             self._insert_wall(state, looks, count)

@@ -23,7 +23,7 @@ from scene.view_geometry import ViewGeometry, covisibility
 from .base import LEAST_MEAN_WEIGHT, Phase
 from .density import Events
 from .every import Every
-from .seeding import insert_seeds, snapshot
+from .seeding import insert_seeds, seed_count, snapshot
 from .state import Step, TrainingState
 
 
@@ -34,8 +34,12 @@ class MainRegion(Phase):
     name: ClassVar[str] = "main"
     share: ClassVar[float] = 4 / 30
 
-    seeds: int = setting(5_000, "Seeds at photo-consistent depth inside the main region.", low=0)
-    behind: int = setting(1_500, "Seeds behind it, where the region's pixels show something farther.", low=0)
+    seeds: int = setting(
+        5_000, "Seeds at photo-consistent depth inside the main region; for large photos more, unless given.", low=0
+    )
+    behind: int = setting(
+        1_500, "Seeds behind it, where its pixels show something farther; for large photos more, unless given.", low=0
+    )
     seeds_at: float = setting(0.5, "Share of the phase after which they are placed.", low=0, high=1)
     seed_reach: float = setting(1.2, "Seeds lie within so many subject radii of the focus.", low=0)
     falloff: float = setting(0.5, "Width of the soft edge of the region, in subject radii.", low=1e-3)
@@ -61,11 +65,12 @@ class MainRegion(Phase):
             return np.linalg.norm(points - geometry.focus, axis=1) < reach
 
         if self.seeds:
-            insert_seeds(state, self.seeds, label=Label.SUBJECT, inside=inside)
+            insert_seeds(state, seed_count(state, "--main_seeds", self.seeds), label=Label.SUBJECT, inside=inside)
         if self.behind:
             views = [(view.index, state.scene.train_cameras[view.index]) for view in state.depth.views]
             weight = {index: region_weight(camera, geometry, self.falloff).numpy() for index, camera in views}
-            insert_seeds(state, self.behind, label=Label.AMBIENT, weight=weight, inside=lambda points: ~inside(points))
+            count = seed_count(state, "--main_behind", self.behind)
+            insert_seeds(state, count, label=Label.AMBIENT, weight=weight, inside=lambda points: ~inside(points))
 
     def loss(self, state: TrainingState, step: Step) -> dict[str, Tensor]:
         """The weighted photometric loss and the pull back into the region."""

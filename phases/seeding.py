@@ -18,6 +18,18 @@ if TYPE_CHECKING:
     from .state import TrainingState
 
 SEED_OPACITY = 0.3
+USUAL_PIXELS = 70_000
+"""The default numbers of seeds are for photos of so many pixels or fewer."""
+MOST_TIMES = 4.0
+"""How many times as many larger photos may get; more was not tried."""
+
+
+def seed_count(state: TrainingState, flag: str, count: int) -> int:
+    """How many seeds: `count` if the `flag` gave it, else in proportion to the pixels, which show finer texture."""
+    if flag in state.config.given:
+        return count
+    camera = state.scene.train_cameras[0]
+    return round(count * min(MOST_TIMES, max(1.0, camera.width * camera.height / USUAL_PIXELS)))
 
 
 def numpy_generator(state: TrainingState) -> np.random.Generator:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from phases.main_region import MainRegion, region_weight, relative_radius
+from phases.seeding import seed_count
 from phases.state import Step
 from scene.gaussian_model import Label
 from scene.view_geometry import project
@@ -162,3 +163,12 @@ def test_colour_is_constant_first_then_of_degree_one(state):
     assert settings.sh_degree(state) == 0
     state.iteration = 30
     assert settings.sh_degree(state) == 1
+
+
+@pytest.mark.parametrize(("width", "height", "expected"), [(64, 48, 60), (400, 350, 120), (4000, 3000, 240)])
+def test_large_photos_get_more_seeds_up_to_four_times(state, width, height, expected):
+    cameras = [replace(camera, width=width, height=height) for camera in state.scene.train_cameras]
+    state.scene = replace(state.scene, train_cameras=cameras)
+    assert seed_count(state, "--main_seeds", 60) == expected
+    state.config = replace(state.config, given=("--main_seeds",))
+    assert seed_count(state, "--main_seeds", 60) == 60
