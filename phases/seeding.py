@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .state import TrainingState
 
 SEED_OPACITY = 0.3
-USUAL_PIXELS = 70_000
+USUAL_PIXELS = 100_000
 """The default numbers of seeds are for photos of so many pixels or fewer."""
 MOST_TIMES = 4.0
 """How many times as many larger photos may get; more was not tried."""

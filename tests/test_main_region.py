@@ -165,7 +165,7 @@ def test_colour_is_constant_first_then_of_degree_one(state):
     assert settings.sh_degree(state) == 1
 
 
-@pytest.mark.parametrize(("width", "height", "expected"), [(64, 48, 60), (400, 350, 120), (4000, 3000, 240)])
+@pytest.mark.parametrize(("width", "height", "expected"), [(64, 48, 60), (400, 350, 84), (4000, 3000, 240)])
 def test_large_photos_get_more_seeds_up_to_four_times(state, width, height, expected):
     cameras = [replace(camera, width=width, height=height) for camera in state.scene.train_cameras]
     state.scene = replace(state.scene, train_cameras=cameras)
