@@ -194,10 +194,10 @@ class OptimConfig:
     late_prune_interval: int = setting(
         3_000, "Iterations between prunings after densification has ended.", scaled=True, low=1
     )
-    cap_max: int = setting(0, "Number of Gaussians to end with; 0 takes keep_share of the peak.", low=0)
+    cap_max: int = setting(0, "Number of Gaussians to end with; 0 takes keep_share of what has grown.", low=0)
     keep_share: float = setting(
         0.40,
-        "Share of the peak that is kept by contribution when --cap_max is 0; the phases' own, not plain FastGS's.",
+        "Share of what has grown to keep by contribution when --cap_max is 0; the phases' own, not plain FastGS's.",
         low=0,
         high=1,
     )

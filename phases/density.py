@@ -70,7 +70,7 @@ class DensityControl:
         pixels = state.scene.train_cameras[0].width * state.scene.train_cameras[0].height
         given = self._optim.preset or "--dense" in state.config.given
         self._dense = self._optim.dense * (1.0 if given else max(1.0, (FULL_SIZE_PIXELS / pixels) ** 0.5))
-        self.peak = len(state.gaussians)
+        self.full: int | None = None
         self.target: int | None = None
         for name in STATISTICS:
             state.gaussians.rows.add(name)
@@ -235,9 +235,10 @@ class DensityControl:
 
     def keep_contributors(self, state: TrainingState, done: float = 1.0) -> None:
         """Keep the rows that contribute most to the training views; `done` is how far down the number then is."""
-        self.peak = max(1, self.peak, len(state.gaussians))
-        last = self._optim.cap_max or max(1, round(self._optim.keep_share * self.peak))
-        count = round(self.peak * (last / self.peak) ** done)
+        if self.full is None:
+            self.full = max(1, len(state.gaussians))
+        last = self._optim.cap_max or max(1, round(self._optim.keep_share * self.full))
+        count = round(self.full * (last / self.full) ** done)
         if len(state.gaussians) > count:
             order = contributions(state).argsort(descending=True, stable=True)
             state.gaussians.rows.gather_append(order[:count].sort().values)
@@ -250,27 +251,22 @@ class DensityControl:
         state.gaussians.logit_opacities.detach().clamp_(max=limit)
         state.optimizer.forget(state.gaussians, "logit_opacities")
 
-    def grown(self, gaussians: GaussianModel) -> None:
-        """After rows were added, whose statistics begin at zero while the others' go on."""
-        self.peak = max(self.peak, len(gaussians))
-        self.update_reach(gaussians)
-
     def finish(self, state: TrainingState) -> None:
         """After the rows have changed: they are arranged, statistics start anew, distances are taken again."""
         state.gaussians.arrange()
-        self.grown(state.gaussians)
+        self.update_reach(state.gaussians)
         for name in STATISTICS:
             state.gaussians.rows[name].zero_()
         if self._optim.fastgs_faithful:
             state.optimizer.drop_gradients(state.gaussians)
 
     def state_dict(self) -> dict[str, Any]:
-        """The peak and, after the keeping, the target."""
-        return {"peak": self.peak, "target": self.target}
+        """How many there were when the keeping began, and how many there may be since it ended; None before."""
+        return {"full": self.full, "target": self.target}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
-        self.peak, self.target = saved["peak"], saved["target"]
+        self.full, self.target = saved.get("full", saved.get("peak")), saved["target"]
 
 
 def _length(x: Tensor, y: Tensor) -> Tensor:

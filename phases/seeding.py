@@ -86,7 +86,7 @@ def append(
         max_sh_degree=state.gaussians.max_sh_degree,
     )
     state.gaussians.append(parameters, label=label, birth=state.iteration)
-    state.density.grown(state.gaussians)
+    state.density.update_reach(state.gaussians)
 
 
 @torch.no_grad()

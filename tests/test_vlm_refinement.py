@@ -41,7 +41,7 @@ def damaged(path, detector: str = "residual", iterations: int = 30, **options):
     world = {name: value[order] for name, value in world.items()}
     world["sh_dc"][DEFECT] = torch.tensor([1.7, -1.7, 1.7])
     state.gaussians.rows.gather_append(torch.zeros(0, dtype=torch.int64), world)
-    state.density.grown(state.gaussians)  # rows stay where they are: tests find them by number
+    state.density.update_reach(state.gaussians)  # rows stay where they are: tests find them by number
     return state
 
 
