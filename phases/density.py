@@ -266,7 +266,7 @@ class DensityControl:
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
-        self.full, self.target = saved.get("full", saved.get("peak")), saved["target"]
+        self.full, self.target = saved.get("full", saved.get("peak")), saved["target"]  # "peak": older checkpoints
 
 
 def _length(x: Tensor, y: Tensor) -> Tensor:
