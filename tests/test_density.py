@@ -130,6 +130,13 @@ def test_the_keeping_goes_down_in_equal_proportions_to_the_share_of_what_is_ther
     assert state.density.room(state.gaussians) == 0
 
 
+def test_a_checkpoint_from_when_the_peak_was_remembered_keeps_its_share_of_that(tmp_path):
+    state = tiny.state(tmp_path / "run", tiny.config(tmp_path / "run", optim={"keep_share": 0.25}))
+    state.density.load_state_dict({"peak": 160, "target": None})
+    state.density.keep_contributors(state)
+    assert len(state.gaussians) == 40
+
+
 def test_a_keeping_that_cannot_begin_earlier_happens_at_once(tmp_path):
     spread = tiny.config(tmp_path / "run", iterations=1000, optim={"keep_from": 0.4, "keep_at": 0.55})
     at_once = tiny.config(tmp_path / "run", iterations=1000, optim={"keep_from": 0.4, "keep_at": 0.3})
