@@ -18,13 +18,17 @@ def same_kind(arguments: Mapping[str, torch.Tensor | None], like: str, names: Ma
         raise ValueError(f"{like} must be float32 or float64, got {dtype}")
     if dtype != torch.float32 and device.type == "cuda":
         raise ValueError(f"{like} is {dtype}; the CUDA backend takes float32: use .float(), or move it with .cpu()")
+    same_device({names[name]: value for name, value in arguments.items()}, like, first)
     for name, value in arguments.items():
-        if value is None:
-            continue
-        if value.device != device:
-            raise ValueError(f"{names[name]} is on {value.device}, {like} on {device}: put them on one device")
-        if value.dtype != dtype:
+        if value is not None and value.dtype != dtype:
             raise ValueError(f"{names[name]} is {value.dtype}, {like} is {dtype}: use one dtype")
+
+
+def same_device(arguments: Mapping[str, torch.Tensor | None], like: str, first: torch.Tensor) -> None:
+    """Raise ValueError unless all tensors are where `first` is, which the caller knows as `like`."""
+    for name, value in arguments.items():
+        if value is not None and value.device != first.device:
+            raise ValueError(f"{name} is on {value.device}, {like} on {first.device}: put them on one device")
 
 
 def shape(name: str, value: torch.Tensor | None, expected: tuple[int | None, ...]) -> None:

@@ -84,12 +84,12 @@ class GaussianRasterizer(nn.Module):
         means3D: torch.Tensor,
         means2D: torch.Tensor | None,
         opacities: torch.Tensor,
-        dc: torch.Tensor | None = None,
         shs: torch.Tensor | None = None,
         colors_precomp: torch.Tensor | None = None,
         scales: torch.Tensor | None = None,
         rotations: torch.Tensor | None = None,
         cov3D_precomp: torch.Tensor | None = None,
+        dc: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, ...]:
         """Color [3 or C, H, W], radii [N] int32, inverse depth [1, H, W], and counts [N] int32 if asked for.
 
@@ -97,12 +97,12 @@ class GaussianRasterizer(nn.Module):
             means3D: [N, 3].
             means2D: Zero tensor [N, 2 to 4]; its gradient is that of the projected means, see `rasterize`.
             opacities: [N, 1], activated, as scales and rotations are.
-            dc: [N, 1, 3] with `shs` [N, K - 1, 3]; without it `shs` is [N, K, 3].
             shs: Spherical harmonics; or give `colors_precomp`.
             colors_precomp: [N, C].
             scales: [N, 3] with `rotations`; or give `cov3D_precomp`.
             rotations: [N, 4] (w, x, y, z), unit length.
             cov3D_precomp: [N, 6] (xx, xy, xz, yy, yz, zz).
+            dc: [N, 1, 3] with `shs` [N, K - 1, 3]; without it `shs` is [N, K, 3].
 
         Raises:
             ValueError: Alternatives, shapes, dtypes or devices do not fit; the message names the argument.
@@ -142,6 +142,8 @@ class GaussianRasterizer(nn.Module):
         check_gaussians(parameters, settings.sh_degree, NAMES)
         checks.same_kind({"means3D": means, "means2D": means2d, "colors_precomp": features}, "means3D")
         check_means2d("means2D", means2d, len(means))
+        checks.same_device({"bg": settings.bg, "metric_map": settings.metric_map}, "means3D", means)
+        checks.shape("bg", settings.bg, (3 if features is None else features.shape[1],))
         view, background = view_of(settings), settings.bg.detach().to(means.dtype)
         mask = metric_mask(settings)
         outputs = _Rasterize.apply(
@@ -154,7 +156,7 @@ class GaussianRasterizer(nn.Module):
                 module=native.backend(means),
             ),
             Wants(alpha=features is not None, inverse_depth=settings.return_invdepth, count_mask=mask),
-            background[:3].contiguous() if features is None else means.new_zeros(3),
+            background.contiguous() if features is None else means.new_zeros(3),
             None if features is None else features.contiguous(),
             means2d,
             *(None if p is None else p.contiguous() for p in parameters.values()),

@@ -44,10 +44,18 @@ def test_the_core_cross_compiles_for_aarch64(source, tmp_path):
     build(cxx, f"cpu/{source}", tmp_path / "a.o", "-O0")
 
 
+CLANG = ("clang++", "clang++-16", "clang++-15", "clang++-17", "clang++-18", "clang++-19")
+
+
+@pytest.mark.parametrize("source", CORE)
+def test_the_core_compiles_with_clang(source, tmp_path):
+    build(compiler(*CLANG), f"cpu/{source}", tmp_path / "a.o", "-O0")
+
+
 @pytest.mark.skipif(not X86, reason="x86 only")
 @pytest.mark.parametrize("isa", list(SETS))
 def test_each_instruction_set_compiles_with_clang(isa, tmp_path):
-    cxx = compiler("clang++", "clang++-16", "clang++-15", "clang++-17", "clang++-18", "clang++-19")
+    cxx = compiler(*CLANG)
     build(cxx, f"cpu/kernels_{isa}.cpp", tmp_path / "a.o", "-O0", "-DDGR_X86", *SETS[isa])
 
 

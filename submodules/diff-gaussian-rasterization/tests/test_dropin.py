@@ -66,6 +66,9 @@ def test_positional_and_keyword_callers_get_color_radii_and_inverse_depth(scene)
     color, radii, invdepth = GaussianRasterizer(raster_settings=settings_of(scene.view))(**inputs)
     assert (color.shape, radii.shape, invdepth.shape) == ((3, HEIGHT, WIDTH), (80,), (1, HEIGHT, WIDTH))
     assert radii.dtype == torch.int32
+    means3d, means2d, opacities, shs, scales, rotations = inputs.values()
+    again = GaussianRasterizer(settings_of(scene.view))(means3d, means2d, opacities, shs, None, scales, rotations)
+    assert torch.equal(again[0], color)
 
 
 def test_the_older_arity_is_a_setting(scene):
@@ -234,6 +237,15 @@ def test_a_missing_or_doubled_alternative_is_an_error_that_says_so(scene):
         rasterizer(cov3D_precomp=torch.zeros(80, 6, dtype=torch.float64), **bad)
     with pytest.raises(ValueError, match="metric_map"):
         GaussianRasterizer(settings._replace(get_flag=True))(**inputs)
+    with pytest.raises(ValueError, match="bg is on meta, means3D on cpu"):
+        GaussianRasterizer(settings._replace(bg=torch.zeros(3, device="meta")))(**inputs)
+    with pytest.raises(ValueError, match=r"bg must have shape \[3\], got \[1\]"):
+        GaussianRasterizer(settings._replace(bg=torch.zeros(1)))(**inputs)
+    with pytest.raises(ValueError, match=r"bg must have shape \[8\], got \[3\]"):
+        rasterizer(**{**inputs, "shs": None}, colors_precomp=torch.zeros(80, 8))
+    with pytest.raises(ValueError, match="metric_map is on meta, means3D on cpu"):
+        there = torch.zeros(HEIGHT, WIDTH, device="meta")
+        GaussianRasterizer(settings._replace(get_flag=True, metric_map=there))(**inputs)
     with pytest.raises(ValueError, match="antialiasing"):
         GaussianRasterizer(settings._replace(antialiasing=True))(**inputs)
 

@@ -9,7 +9,7 @@ import torch
 from diff_gaussian_rasterization import stages
 
 X, Y, L1, L2, L3, LOG2_OPACITY, LOG2_CUT = range(7)
-DEPTH = 10
+RED, DEPTH = 7, 10
 
 
 def stages_of(scene, mult=1.0, threads=1, dtype=torch.float32):
@@ -133,3 +133,70 @@ def test_each_gaussian_contributes_to_the_counted_pixels_of_a_naive_loop(scene_o
             left = after
     assert np.abs(counts.numpy() - expected).sum() <= close_calls
     assert expected.sum() > 100
+
+
+def gradient_of_rows(projected, bins, slots, reached):
+    """[N, 16]: dL/d(row) from the slots' sums of v = dL/d ln(alpha), by the chain rule of csrc/splat.h."""
+    gradient = torch.zeros_like(projected.splats)
+    for gaussian, (first, count) in enumerate(bins.slot_ranges.tolist()):
+        if projected.radii[gaussian] == 0:
+            continue
+        own = slots[first : first + count][reached[first : first + count] > 0].sum(0)
+        v, vp, vs, vpp, vps, vss = own[:6].tolist()
+        l1, l2, l3 = projected.splats[gaussian, L1 : L3 + 1].tolist()
+        row = [l1 * vp, l2 * vp + l3 * vs, -(vpp - vps * l2 / l3) / l1, -vps / l3, -vss / l3]
+        gradient[gaussian, : L3 + 1] = 2 * np.log(2) * torch.tensor(row, dtype=torch.float64)
+        gradient[gaussian, LOG2_OPACITY] = np.log(2) * v
+        gradient[gaussian, RED : RED + 3] = own[6:9]
+    return gradient
+
+
+def test_the_adjoint_of_blending_is_its_derivative(scene_of):
+    """<adjoint(g), u> = <g, d blend(u)>, the latter by central differences of the rows."""
+    scene = scene_of(count=30, width=40, height=30, seed=8)
+    settings, projected, bins = stages_of(scene, dtype=torch.float64)
+    background = torch.zeros(3, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(9)
+    g = torch.randn(3, 30, 40, generator=generator, dtype=torch.float64)
+    blended = stages.blend(settings, projected, bins, background)
+    slots, reached, _ = stages.blend_adjoint(settings, projected, bins, None, blended, stages.BlendGradients(image=g))
+    gradient = gradient_of_rows(projected, bins, slots, reached)
+    for columns in ([X, Y], [L1, L2, L3], [LOG2_OPACITY], [RED, RED + 1, RED + 2]):
+        step = torch.zeros_like(gradient)
+        step[:, columns] = torch.randn(len(step), len(columns), generator=generator, dtype=torch.float64)
+        images = [
+            stages.blend(
+                settings, stages.Projected(projected.splats + e * step, projected.radii), bins, background
+            ).image
+            for e in (1e-7, -1e-7)
+        ]
+        moved = ((images[0] - images[1]) * g).sum() / 2e-7
+        torch.testing.assert_close((gradient * step).sum(), moved, rtol=1e-5, atol=1e-5)
+
+
+def test_the_adjoint_of_projecting_is_its_derivative(scene_of):
+    """<adjoint(slots), u> = <dL/d(rows), d project(u)>, the latter by central differences of the parameters."""
+    scene = scene_of(count=30, width=40, height=30, seed=8)
+    settings, projected, bins = stages_of(scene, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(10)
+    slots = torch.zeros(bins.slots, stages.SLOT_FIELDS, dtype=torch.float64)
+    slots[:, :9] = torch.randn(bins.slots, 9, generator=generator, dtype=torch.float64)
+    reached = torch.ones(bins.slots, dtype=torch.uint8)
+    gradient = gradient_of_rows(projected, bins, slots, reached)
+    order = ("means", "quats", "scales", "opacities", "sh_dc", "sh_rest")
+    leaves = scene.leaves(torch.float64)
+    parameters = {name: leaves[name].detach() for name in order}
+    wanted = {name: torch.zeros_like(value) for name, value in parameters.items()}
+    gaussians = stages.Gaussians(*parameters.values(), None, None)
+    stages.project_adjoint(settings, gaussians, projected, bins, slots, reached, wanted)
+    seen = (projected.radii > 0)[:, None]
+    for name in order:
+        step = torch.randn(parameters[name].shape, generator=generator, dtype=torch.float64)
+        rows = [
+            stages.project(
+                settings, stages.Gaussians(*(parameters | {name: parameters[name] + e * step}).values(), None, None)
+            ).splats
+            for e in (1e-7, -1e-7)
+        ]
+        moved = (torch.where(seen, (rows[0] - rows[1]) * gradient, 0)).sum() / 2e-7
+        torch.testing.assert_close((wanted[name] * step).sum(), moved, rtol=1e-5, atol=1e-5)
