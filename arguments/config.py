@@ -220,7 +220,8 @@ class DetectorConfig:
 
     detector: Literal["", "qwen", "endpoint", "residual", "replay", "placebo", "none"] = setting(
         "",
-        "Default: qwen with --qwen_model_path, endpoint with --vlm_endpoint, replay with --vlm_replay, else residual.",
+        "Default: qwen with --qwen_model_path, endpoint with --vlm_endpoint (or its _model), replay with --vlm_replay, "
+        "else residual.",
     )
     qwen_model_path: str = setting("", "Directory of a Qwen3-VL model, or embedded for the tiny model that ships here.")
     vlm_endpoint: str = setting("", "URL of an OpenAI-compatible server, such as http://localhost:8000/v1.")

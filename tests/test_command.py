@@ -112,7 +112,8 @@ def parser() -> Parser:
     [
         ("--model_path M --skip_trian", "--skip_trian: not known, did you mean --skip_train"),
         ("--model_path M --skip", "--skip: not known"),
-        ("--model_pth=M", "the following arguments are required: --model_path"),
+        ("--model_pth=M", "--model_pth=M: not known, did you mean --model_path"),
+        ("--skip_train", "the following arguments are required: --model_path"),
         ("--model_path M stray", "stray: not known"),
         ("--model_path", "expected one argument"),
     ],

@@ -201,6 +201,7 @@ def test_flags_imply_their_detector(flags, kind):
         {"qwen_model_path": "no/such/folder"},
         {"detector": "qwen"},
         {"detector": "endpoint"},
+        {"vlm_endpoint_model": "mine"},
         {"detector": "replay"},
         {"vlm_endpoint": "file:///etc/passwd"},
         {"vlm_endpoint": "http://127.0.0.1:1"},

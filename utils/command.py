@@ -23,22 +23,31 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, description: str) -> None:
         super().__init__(description=description, allow_abbrev=False)
+        self._given: Sequence[str] = ()
 
     def parse_args(self, args: Sequence[str] | None = None) -> argparse.Namespace:
         """Parse all of `args`; UserError for anything unknown."""
+        self._given = sys.argv[1:] if args is None else args
         settings, unknown = super().parse_known_args(args)
         if unknown:
-            raise UserError(f"{unknown[0]}: not known{self._suggestion(unknown[0])}; see --help")
+            raise self._unknown(unknown[0])
         return settings
 
     def error(self, message: str) -> NoReturn:
-        """Usage errors are the user's to mend, in one line."""
+        """Usage errors are the user's to mend, in one line; a required flag is missing where it is misspelt."""
+        for flag in self._given:
+            if (
+                "required" in message
+                and flag.startswith("--")
+                and flag.split("=")[0] not in self._option_string_actions
+            ):
+                raise self._unknown(flag)
         raise UserError(f"{message}; see --help")
 
-    def _suggestion(self, flag: str) -> str:
-        known = [option for action in self._actions for option in action.option_strings]
-        nearest = difflib.get_close_matches(flag.split("=")[0], known, n=1, cutoff=0.5)
-        return f", did you mean {nearest[0]}" if flag.startswith("-") and nearest else ""
+    def _unknown(self, flag: str) -> UserError:
+        nearest = difflib.get_close_matches(flag.split("=")[0], self._option_string_actions, n=1, cutoff=0.5)
+        meant = f", did you mean {nearest[0]}" if flag.startswith("-") and nearest else ""
+        return UserError(f"{flag}: not known{meant}; see --help")
 
 
 def run_command(main: Callable[[Sequence[str]], None], args: Sequence[str] | None = None) -> int:

@@ -23,11 +23,7 @@ def detector_kind(config: DetectorConfig) -> str:
     """The value of --detector, or what the other flags imply."""
     if config.detector:
         return config.detector
-    if config.qwen_model_path:
-        return "qwen"
-    if config.vlm_endpoint:
-        return "endpoint"
-    return "replay" if config.vlm_replay else "residual"
+    return _implied(config)
 
 
 def check_detector(config: DetectorConfig) -> None:
@@ -38,7 +34,7 @@ def check_detector(config: DetectorConfig) -> None:
     """
     kind = detector_kind(config)
     if kind == "placebo":  # another detector gives the sizes
-        kind = _sized_by(config)
+        kind = _implied(config)
     if kind == "qwen":
         check_directory(_model_path(config)[0])
     elif kind == "endpoint":
@@ -66,7 +62,7 @@ def open_detector(
     """
     kind = detector_kind(config)
     if kind == "placebo":
-        with _open(_sized_by(config), config, round_number, max_boxes, pixels) as other:
+        with _open(_implied(config), config, round_number, max_boxes, pixels) as other:
             yield None if other is None else PlaceboDetector(other, seed + round_number)
     else:
         with _open(kind, config, round_number, max_boxes, pixels) as detector:
@@ -93,11 +89,11 @@ def _open(
         yield None
 
 
-def _sized_by(config: DetectorConfig) -> str:
-    """The detector that a placebo takes the sizes of its boxes from."""
+def _implied(config: DetectorConfig) -> str:
+    """What the flags beside --detector ask for; a placebo takes the sizes of its boxes from it."""
     if config.qwen_model_path:
         return "qwen"
-    if config.vlm_endpoint:
+    if config.vlm_endpoint or config.vlm_endpoint_model:
         return "endpoint"
     return "replay" if config.vlm_replay else "residual"
 
