@@ -14,6 +14,7 @@ import json
 import math
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -212,11 +213,15 @@ def _write_views(settings: argparse.Namespace, model: Model, cameras: Sequence[C
     unfinished = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(unfinished, ignore_errors=True)
     scales: dict[str, float] = {}
+    seconds = 0.0
     try:
         for index, camera in enumerate(_progress(cameras, settings)):
             name = f"{index:05d}.png"
+            began = time.perf_counter()
             drawn = model.draw(camera, depth=settings.depth)
-            write_png(unfinished / "renders" / name, to_uint8(drawn.image))
+            image = to_uint8(drawn.image)  # waits for a card
+            seconds += time.perf_counter() - began
+            write_png(unfinished / "renders" / name, image)
             if settings.alpha:
                 write_png(unfinished / "alpha" / name, to_uint8(drawn.alpha))
             if settings.depth:
@@ -231,7 +236,7 @@ def _write_views(settings: argparse.Namespace, model: Model, cameras: Sequence[C
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     if not settings.quiet:
-        print(f"{len(cameras)} views in {folder / 'renders'}")
+        print(f"{len(cameras)} views in {folder / 'renders'}, drawn at {len(cameras) / max(seconds, 1e-9):.1f} FPS")
 
 
 def _write_photo(folder: Path, name: str, camera: Camera) -> None:

@@ -26,6 +26,7 @@ from phases.watch import Numbers
 from scene.dataset import open_scene
 from scene.summary import describe, expectations
 from utils.command import run_command
+from utils.run_dir import EVERY
 from vlm import check_detector
 
 
@@ -46,6 +47,8 @@ def train_step(state: TrainingState, phase: Phase) -> Mapping[str, float]:
         state.watch.losses(state.iteration, judged[-1])
         terms.sum().backward()
         phase.after_view(state, step)
+        if state.iteration % EVERY == 0:
+            state.run.seen(step.l1)
     state.watch.gradients(state.iteration, {name: gaussians.rows[name].grad for name in GEOMETRY})
 
     state.ranks.lead(phase.after_step, state, phase)
@@ -73,7 +76,8 @@ def _train(argv: Sequence[str], ranks: OneProcess) -> None:
         check_detector(config.detector)
         scene = open_scene(config.data, config.run.threads, backend.device)
         plan = schedule(config, kinds)
-        expected = expectations(scene, config.run.iterations) if backend.device.type == "cpu" else []
+        inserted = sum(phase.inserts for phase in plan.phases)
+        expected = expectations(scene, config.run.iterations, inserted) if backend.device.type == "cpu" else []
         for line in (*describe(scene), *expected, f"Backend: {backend.told}"):
             run.say(line)
         state = start(config, scene, run, ranks, device=backend.device)

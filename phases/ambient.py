@@ -36,6 +36,8 @@ LAYERS = (1.0, 2.0, 4.0, 10.0)
 """Sizes of concentric tubes relative to the placed one, about even in inverse depth."""
 SPHERE = 2.5
 """Radius of the sphere, and half side of the box, in units of the camera ring's larger semi-axis."""
+WALL, BARE_WALL = 2_000, 5_000
+"""Gaussians on the wall unless given, with seeds and without."""
 VIEW_PIXELS = 6_000
 """Resolution at which the photos are asked for what is missing."""
 
@@ -59,7 +61,7 @@ class Ambient(Phase):
     share: ClassVar[float] = 16 / 30
 
     shape: Literal["tube", "layers", "sphere", "box", "none"] = setting("tube", "What is put round the scene.")
-    points: int = setting(-1, "Gaussians on the wall; -1: 2000 with seeds, 5000 without.", low=-1)
+    points: int = setting(-1, f"Gaussians on the wall; -1: {WALL} with seeds, {BARE_WALL} without.", low=-1)
     seeds: int = setting(
         10_000,
         "Seeds at photo-consistent depth where the render is empty or wrong; for large photos more, unless given.",
@@ -72,6 +74,11 @@ class Ambient(Phase):
     reset_until: int = setting(12_000, "Last opacity reset.", scaled=True, low=0)
     snapshot_every: int = setting(1_000, "Iterations between the three pictures.", scaled=True, low=1)
 
+    @property
+    def inserts(self) -> int:
+        """Seeds, and the wall of a run with seeds."""
+        return self.seeds + WALL
+
     @torch.no_grad()
     def on_start(self, state: TrainingState) -> None:
         """Insert seeds and wall; keep pictures before and after."""
@@ -82,7 +89,7 @@ class Ambient(Phase):
             bad = {index: look.bad for index, look in enumerate(looks)}
             insert_seeds(state, seed_count(state, "--ambient_seeds", self.seeds), label=Label.AMBIENT, weight=bad)
         if self.shape != "none":
-            count = self.points if self.points >= 0 else 2_000 if seeded else 5_000
+            count = self.points if self.points >= 0 else WALL if seeded else BARE_WALL
             self._insert_wall(state, looks, count)
         snapshot(state, "ambient_insertion")
 

@@ -47,6 +47,11 @@ class Phase(ABC):
         """Last iteration."""
         return self.start + self.length + self.extra - 1
 
+    @property
+    def inserts(self) -> int:
+        """About how many Gaussians the phase inserts; for the estimate of memory."""
+        return 0
+
     def on_start(self, state: TrainingState) -> None:
         """Before the first step: insert Gaussians, inspect the scene."""
 

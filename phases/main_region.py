@@ -48,6 +48,11 @@ class MainRegion(Phase):
     max_extent: float = setting(10.0, "At the end larger ones go; in medians of longest axis over distance.", low=1)
     min_covisible: float = setting(0.1, "Less co-visible ones too; share of the focus' cameras and spread.", low=0)
 
+    @property
+    def inserts(self) -> int:
+        """Seeds in the region and behind it."""
+        return self.seeds + self.behind
+
     @torch.no_grad()
     def after_step(self, state: TrainingState) -> None:
         """Densification; half way through also the seeds."""

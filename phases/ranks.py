@@ -103,6 +103,9 @@ class Onlooker:
     def say(self, text: str) -> None:
         """Only the first process speaks."""
 
+    def seen(self, l1: Tensor) -> None:
+        """Nor are there curves of its own."""
+
 
 class Several(OneProcess):
     """This process is one of a group that has met."""

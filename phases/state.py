@@ -35,6 +35,12 @@ class Step:
     mask: Tensor | None
     output: RenderOutput
 
+    @property
+    def l1(self) -> Tensor:
+        """Mean absolute error where the mask leaves anything, a scalar; not part of the loss."""
+        error = (self.output.image.detach() - self.target).abs()
+        return error.mean() if self.mask is None else (error * self.mask).mean() / self.mask.mean().clamp_min(1e-6)
+
 
 @dataclass
 class TrainingState:

@@ -13,7 +13,7 @@ from .doubts import doubts
 from .photo_cache import AHEAD
 
 GAUSSIANS_PER_PIXEL = 1.0
-"""Most Gaussians that a run has at a time, per pixel of a view; captures differ by a factor of three."""
+"""Most Gaussians that grow, per pixel of a view; captures differ by a factor of three."""
 
 BYTES_PER_GAUSSIAN = 1_200
 """59 numbers, their gradients, two moments, and what a step needs besides."""
@@ -47,11 +47,11 @@ def describe(scene: Scene) -> list[str]:
     return lines + [f"Doubtful: {doubt.text}" for doubt in doubts(scene)]
 
 
-def expectations(scene: Scene, iterations: int = FULL_RUN) -> list[str]:
-    """What a training run will roughly take."""
+def expectations(scene: Scene, iterations: int = FULL_RUN, inserted: int = 0) -> list[str]:
+    """What a training run will roughly take that inserts so many Gaussians at once, beside those that grow."""
     pixels = float(np.mean([camera.width * camera.height for camera in scene.train_cameras]))
     photos = min(sum(camera.photo.bytes for camera in scene.cameras), scene.cache.budget)
-    gaussians = GAUSSIANS_PER_PIXEL * pixels
+    gaussians = GAUSSIANS_PER_PIXEL * pixels + inserted
     memory = PROGRAM_BYTES + photos + gaussians * BYTES_PER_GAUSSIAN
     hours = iterations * (SECONDS_PER_ITERATION + pixels * SECONDS_PER_PIXEL) / 3600
     return [

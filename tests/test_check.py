@@ -167,3 +167,9 @@ def test_more_pixels_and_more_iterations_take_longer(sound):
         return float(line.split(" hours")[0].split()[-1])
 
     assert hours() > 1.5 * hours(resolution=100)
+
+
+def test_what_is_inserted_takes_memory_however_small_the_photos_are(sound):
+    few, many = (expectations(load_scene(sound, resolution=16), inserted=count)[0] for count in (0, 18_500))
+    assert int(many.split(" with ")[1].split(" Gaussians")[0].replace(",", "")) > 18_500
+    assert int(few.split(" with ")[1].split(" Gaussians")[0].replace(",", "")) < 1_000

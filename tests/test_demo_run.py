@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import train
 from scene.model_folder import save_gaussians
+from utils.command import run_command
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -85,3 +87,17 @@ def test_a_command_that_fails_ends_the_demo_with_its_exit_code(demo, tmp_path):
     with pytest.raises(SystemExit) as end:
         demo.command("train.py")
     assert end.value.code == 2
+
+
+def test_a_few_hundred_iterations_lift_the_held_out_views_and_the_phases_far_more(tmp_path):
+    """The demo's scene at 64 pixels: about 13 dB, after 300 iterations of plain FastGS 15, of all phases 22."""
+    gains = {}
+    for phases in ("none", "main,ambient,vlm"):
+        folder = tmp_path / phases
+        words = ("-s", ROOT / "demo", "-m", folder, "-r", 64, "--iterations", 300, "--phases", phases, "--quiet")
+        assert run_command(train.main, [str(word) for word in (*words, "--test_iterations", 10, 300)]) == 0
+        lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        first, last = (line["psnr"] for line in lines if line.get("split") == "test")
+        gains[phases] = last - first
+    assert gains["none"] > 1
+    assert gains["main,ambient,vlm"] > gains["none"] + 3

@@ -366,7 +366,8 @@ def test_tensorboard_has_the_tags_of_the_field(config):
         with RunDir.open(asking(config, resume=resume)) as run:
             begin = (run.resume() or {"iteration": 0})["iteration"]
             for iteration in range(begin + 1, last + 1):
-                run.step(iteration, phase="main", losses={"l1": 0.5}, gaussians=7)
+                run.seen(torch.tensor(0.25))
+                run.step(iteration, phase="main", losses={"image": 0.5}, gaussians=7)
                 run.checkpoint_if_due(iteration, lambda at=iteration: {"iteration": at})
             run.tested(last, l1=0.1, psnr=20.0, coverage=1.0)
             run.picture("test_view_a/render", torch.rand(3, 4, 4))

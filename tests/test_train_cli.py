@@ -85,7 +85,8 @@ def test_tensorboard_shows_the_first_held_out_views(whole):
     events = EventAccumulator(str(whole)).Reload()
     assert {"test_view_00.png/render", "test_view_00.png/ground_truth"} <= set(events.Tags()["images"])
     scalars = {f"{split}/loss_viewpoint - {name}" for split in ("test", "train") for name in ("l1_loss", "psnr")}
-    assert scalars <= set(events.Tags()["scalars"])
+    losses = {"train_loss_patches/l1_loss", "train_loss_patches/total_loss"}
+    assert scalars | losses <= set(events.Tags()["scalars"])
     assert events.Tags()["histograms"] == ["scene/opacity_histogram"]
 
 

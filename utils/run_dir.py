@@ -53,6 +53,7 @@ class RunDir:
         self._about: dict[str, Any] = {"settings": lasting_settings(config)}
         self._stale = self._made = False
         self._window: list[Mapping[str, float]] = []
+        self._l1: Tensor | None = None
         self._phase, self._gaussians = "", 0
         self._elapsed, self._since = 0.0, time.perf_counter()
 
@@ -205,6 +206,10 @@ class RunDir:
             self._write_window()
         self._progress.step(iteration, gaussians=gaussians, phase=phase, refresh=due)
 
+    def seen(self, l1: Tensor) -> None:
+        """Take note of a training view's mean absolute error, for TensorBoard; read when the window is written."""
+        self._l1 = l1
+
     def _write_window(self) -> None:
         """Means over the iterations since the last line."""
         if not self._window:
@@ -223,6 +228,9 @@ class RunDir:
         self._board.scalar("train_loss_patches/total_loss", total["loss"], self.iteration)
         for name, value in terms.items():
             self._board.scalar(f"train_loss_patches/{name}_loss", value, self.iteration)
+        if self._l1 is not None:
+            self._board.scalar("train_loss_patches/l1_loss", self._l1.item(), self.iteration)
+            self._l1 = None
         self._board.scalar("iter_time", 1000 * seconds / count, self.iteration)
         self._board.scalar("total_points", self._gaussians, self.iteration)
 
@@ -264,6 +272,7 @@ class RunDir:
             checkpoint.save(self.path, iteration, snapshot(), self._about)
             checkpoint.prune(self.path, run.checkpoint_iterations)
         if stopping:
+            self._progress.close()  # its line ends here
             print(
                 f"Stopped after iteration {iteration}. Continue with: python train.py -m {self.path} --resume",
                 file=sys.stderr,
