@@ -203,7 +203,11 @@ class OptimConfig:
     )
     keep_from: float = setting(0.4, "Share of the run after which the keeping begins, in four steps.", low=0, high=1)
     keep_at: float = setting(0.55, "Share of the run after which it is complete.", low=0, high=1)
-    fastgs_faithful: bool = setting(False, "FastGS as published, its defects and its scene-relative limits included.")
+    fastgs_faithful: bool = setting(
+        False,
+        "FastGS as published, its defects and its scene-relative limits included; the rasteriser stays ours, which "
+        "ends the compact box pixel by pixel.",
+    )
     preset: str = setting("", "FastGS's published per-scene values: base:<scene> or big:<scene>.")
 
     exposure_lr_init: float = setting(0.01, "Exposure compensation.", supported=False)

@@ -8,7 +8,7 @@ all. Sources: Ren et al., FastGS, arXiv 2511.04283; Ye et al., AbsGS, arXiv 2404
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,8 @@ LATE_MIN_OPACITY = 0.1
 LATE_MAX_BLAME = 0.9
 SPLIT_SHRINK = 1.6
 KEEPINGS = 4
+RESERVE = 0.2
+"""What is kept beyond the final number, in parts of it, until an inspection has said where it is needed."""
 FULL_SIZE_PIXELS = 6.2e6
 """`dense` holds as it is at this many pixels; it grows as the pixels get larger (0.01 at 62 000)."""
 
@@ -59,6 +61,11 @@ def keeping(config: Config) -> tuple[int, ...]:
     return tuple(sorted({first + (last - first) * step // (KEEPINGS - 1) for step in range(KEEPINGS)}))
 
 
+def _inspected(config: Config) -> bool:
+    """Whether phase 2 is to come."""
+    return "vlm" in config.run.phases.split(",") and config.phases.get("vlm", {}).get("iterations") != 0
+
+
 class DensityControl:
     """Gathers the statistics of densification and carries out its events."""
 
@@ -72,6 +79,7 @@ class DensityControl:
         self._dense = self._optim.dense * (1.0 if given else max(1.0, (FULL_SIZE_PIXELS / pixels) ** 0.5))
         self.full: int | None = None
         self.target: int | None = None
+        self.reserve = RESERVE if _inspected(state.config) else 0.0
         for name in STATISTICS:
             state.gaussians.rows.add(name)
         self.update_reach(state.gaussians)
@@ -237,13 +245,26 @@ class DensityControl:
         """Keep the rows that contribute most to the training views; `done` is how far down the number then is."""
         if self.full is None:
             self.full = max(1, len(state.gaussians))
-        last = self._optim.cap_max or max(1, round(self._optim.keep_share * self.full))
-        count = round(self.full * (last / self.full) ** done)
-        if len(state.gaussians) > count:
-            order = contributions(state).argsort(descending=True, stable=True)
-            state.gaussians.rows.gather_append(order[:count].sort().values)
+        last = max(1, round((1 + self.reserve) * (self._optim.cap_max or self._optim.keep_share * self.full)))
+        self.keep_largest(state, contributions(state), round(self.full * (last / self.full) ** done))
         self.target = last if done == 1 else None
         self.finish(state)
+
+    def spend_reserve(self, state: TrainingState, regions: Mapping[int, Tensor], weight: float) -> None:
+        """Down to the final number, if the keeping is over: the regions' pixels (`contributions`) have more to say."""
+        reserve, self.reserve = self.reserve, 0.0
+        if self.target is None or not reserve:
+            return
+        self.target = max(1, round(self.target / (1 + reserve)))
+        self.keep_largest(state, contributions(state, regions, weight), self.target)
+        self.finish(state)
+
+    @staticmethod
+    def keep_largest(state: TrainingState, values: Tensor, count: int) -> None:
+        """Keep the `count` rows of the largest values [N], in their order."""
+        if len(values) > count:
+            order = values.argsort(descending=True, stable=True)
+            state.gaussians.rows.gather_append(order[:count].sort().values)
 
     def limit_opacity(self, state: TrainingState, opacity: float) -> None:
         """No Gaussian more opaque than this; the opacities' moments start anew."""
@@ -262,11 +283,12 @@ class DensityControl:
 
     def state_dict(self) -> dict[str, Any]:
         """How many there were when the keeping began, and how many there may be since it ended; None before."""
-        return {"full": self.full, "target": self.target}
+        return {"full": self.full, "target": self.target, "reserve": self.reserve}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
-        self.full, self.target = saved.get("full", saved.get("peak")), saved["target"]  # "peak": older checkpoints
+        self.full, self.target = saved.get("full", saved.get("peak")), saved["target"]  # "peak": older checkpoints,
+        self.reserve = saved.get("reserve", 0.0)  # which have none
 
 
 def _length(x: Tensor, y: Tensor) -> Tensor:

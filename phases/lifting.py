@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ from gaussian_renderer import scatter
 from scene.cameras import Camera
 from vlm.defects import Box
 from vlm.masks import hard_mask, soft_mask
+
+from .scores import where_seen
 
 if TYPE_CHECKING:
     from .state import TrainingState
@@ -30,6 +33,11 @@ GATE = 0.55
 """Half depth of what a box holds, in parts of its width in the world."""
 SAME = 0.3
 """Mean value of a region inside a new box from which the box speaks of the same region."""
+LARGE = 0.8
+"""Quantile of a view's error from which it is large, after a blur by `BLUR` longer sides."""
+BLUR = 2 / 300
+WITNESS = 0.5
+"""Blend weight in pixels from which a view says whether a Gaussian is wrong."""
 LEAST_WEIGHT = 0.05
 """Blend weight in pixels below which a view has not seen a Gaussian."""
 
@@ -153,6 +161,20 @@ def carried(state: TrainingState, camera: Camera, mask: Tensor) -> tuple[Tensor,
     values = torch.stack([mask.float(), torch.ones_like(mask, dtype=torch.float32)]).to(state.device)
     weights = scatter(camera, state.gaussians, values, mult=state.config.pipeline.mult)
     return weights[:, 0], weights[:, 1]
+
+
+@torch.no_grad()
+def wrong_views(state: TrainingState) -> Tensor:
+    """Of the training views that show a Gaussian, the share in which most of it lies where the error is large; [N]."""
+    shows, wrong = torch.zeros(2, len(state.gaussians), device=state.device)
+    for camera in state.scene.train_cameras:
+        image, (photo, mask) = state.render(camera).image.clamp(0, 1), state.photo(camera)
+        error = (image - where_seen(photo, mask, image)).abs().mean(0).cpu().numpy()
+        error = cv2.GaussianBlur(error, (0, 0), BLUR * max(error.shape))
+        inside, total = carried(state, camera, torch.from_numpy(error > np.quantile(error, LARGE)))
+        seen = total > WITNESS
+        shows, wrong = shows + seen, wrong + (seen & (inside > total / 2))
+    return wrong / shows.clamp_min(1)
 
 
 @torch.no_grad()

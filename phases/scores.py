@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -74,11 +75,16 @@ def _wrong_pixels(state: TrainingState, camera: Camera) -> tuple[Tensor, float]:
 
 
 @torch.no_grad()
-def contributions(state: TrainingState) -> Tensor:
-    """What each Gaussian gives to the training views: its blend weights in all pixels times their worth, [N]."""
+def contributions(state: TrainingState, regions: Mapping[int, Tensor] | None = None, weight: float = 0.0) -> Tensor:
+    """What each Gaussian gives to the training views: its blend weights in all pixels times their worth, [N].
+
+    Pixels in `regions`, masks uint8 [H, W] by view, are worth 1 + `weight` times as much.
+    """
     total = torch.zeros(len(state.gaussians), dtype=torch.float64, device=state.device)
-    for camera in state.scene.train_cameras:
+    for index, camera in enumerate(state.scene.train_cameras):
         worth, mask = PLAIN + detail(camera.image()), camera.mask()
+        if regions and index in regions:
+            worth = worth * (1 + weight * regions[index] / 255)
         worth = (worth if mask is None else worth * mask).to(state.device)
         total += scatter(camera, state.gaussians, worth[None], mult=state.config.pipeline.mult)[:, 0]
     return total

@@ -30,14 +30,19 @@ from .density import keeping
 from .every import Every
 from .holes import hole_masks, seed_holes
 from .inspection import inspect, still_wrong
-from .lifting import Look, Mark, flagged, lift, shown
+from .lifting import Look, Mark, flagged, lift, shown, wrong_views
 from .scores import contributions
 from .state import Step, TrainingState
 
 FLAGGED = 0.35
 """Value from which a Gaussian belongs to a region."""
+AGREEING = 0.4
+"""Share of the views that show a Gaussian in which it must be wrong: what a few photos say against the others, such as
+a shadow that moves, can be learnt by heart only."""
 FAINT = 0.02
 """Largest mask value below which a view has no mask."""
+WORTH = 10.0
+"""By how much more than others the regions' pixels count when Gaussians have to go."""
 ROOM = 0.05
 """Share of the Gaussians, the least contributing, that make room for refinement once the number is capped."""
 SETTLE = 0.8
@@ -82,10 +87,14 @@ class VlmRefinement(Phase):
     # -- hooks -------------------------------------------------------------------------------------------
 
     def on_start(self, state: TrainingState) -> None:
-        """Keep the contributors now if that falls due in this phase, not in the middle of a round; then inspect."""
+        """Keep the contributors now if that falls due in this phase, not in the middle of a round; then inspect.
+
+        What the keeping held in reserve stays where the first inspection found regions.
+        """
         if self.start <= keeping(state.config)[-1] <= self.end:
             state.density.keep_contributors(state)
         self._begin_round(state, 1)
+        state.density.spend_reserve(state, self._masks, WORTH)
 
     def loss(self, state: TrainingState, step: Step) -> dict[str, Tensor]:
         """What every phase minimises, and a second look at the regions."""
@@ -187,6 +196,8 @@ class VlmRefinement(Phase):
         if holes:
             self._make_room(state)
         values = lift(state, self._marks, looks)
+        if detector_kind(state.config.detector) != "placebo":  # which is not held against the photos
+            values = values * (wrong_views(state) >= AGREEING)
         room = state.density.room(state.gaussians)
         most = self.seeds if room is None else min(self.seeds, room)
         seeded = seed_holes(state, self._marks, looks, most) if holes and most else 0
@@ -205,8 +216,9 @@ class VlmRefinement(Phase):
         wanted = int(ROOM * len(state.gaussians))
         if room is None or room >= wanted:
             return
-        order = contributions(state).argsort(descending=True, stable=True)
-        state.gaussians.rows.gather_append(order[: len(order) - wanted + room].sort().values)
+        state.density.keep_largest(
+            state, contributions(state, self._masks, WORTH), len(state.gaussians) - wanted + room
+        )
 
     @torch.no_grad()
     def _densify(self, state: TrainingState) -> None:

@@ -120,7 +120,9 @@ def test_young_rows_are_not_pruned_for_being_faint(state):
 
 
 def test_the_keeping_goes_down_in_equal_proportions_to_the_share_of_what_is_there(tmp_path):
-    state = tiny.state(tmp_path / "run", tiny.config(tmp_path / "run", optim={"keep_share": 0.16}))
+    state = tiny.state(
+        tmp_path / "run", tiny.config(tmp_path / "run", optim={"keep_share": 0.16}, phases="main,ambient")
+    )
     events, counts = Events(keep=(3, 5, 7, 9)), []
     state.gaussians.keep(torch.arange(100) < 50)  # what went before the keeping began does not count
     for state.iteration in range(1, 11):
@@ -145,12 +147,41 @@ def test_a_keeping_that_cannot_begin_earlier_happens_at_once(tmp_path):
 
 
 def test_keeping_takes_the_largest_contributors(tmp_path):
-    state = tiny.state(tmp_path / "run", tiny.config(tmp_path / "run", optim={"cap_max": 30}))
+    state = tiny.state(tmp_path / "run", tiny.config(tmp_path / "run", optim={"cap_max": 30}, phases="main,ambient"))
     model = state.gaussians
     model.rows["logit_opacities"].detach()[::2] = -9.0
     state.density.keep_contributors(state)
     assert len(model) == 30
     assert (model.opacities > 0.05).all()
+
+
+def test_what_is_held_in_reserve_stays_where_the_regions_are(tmp_path):
+    left = {}
+    for weight in (0.0, 10.0):
+        state = tiny.state(tmp_path / f"run {weight}", tiny.config(tmp_path / f"run {weight}", optim={"cap_max": 30}))
+        state.density.keep_contributors(state)
+        assert len(state.gaussians) == 36 and state.density.room(state.gaussians) == 0
+        regions = {}
+        for index, camera in enumerate(state.scene.train_cameras):
+            regions[index] = torch.zeros(camera.height, camera.width, dtype=torch.uint8)
+            regions[index][:, : camera.width // 3] = 255
+        state.density.spend_reserve(state, regions, weight)
+        assert len(state.gaussians) == 30 and state.density.room(state.gaussians) == 0
+        left[weight] = (contributions(state, regions, 1.0) - contributions(state)).sum()
+        state.density.spend_reserve(state, regions, weight)
+        assert len(state.gaussians) == 30, "there is one reserve"
+    assert left[10.0] > 1.02 * left[0.0]
+
+
+@pytest.mark.parametrize(
+    ("phases", "iterations", "held"), [("main,ambient,vlm", None, 36), ("main,ambient,vlm", 0, 30), ("main", None, 30)]
+)
+def test_nothing_is_held_in_reserve_where_nothing_will_be_inspected(tmp_path, phases, iterations, held):
+    config = tiny.config(tmp_path / "run", optim={"cap_max": 30}, phases=phases)
+    config.phases["vlm"]["iterations"] = iterations
+    state = tiny.state(tmp_path / "run", config)
+    state.density.keep_contributors(state)
+    assert len(state.gaussians) == held
 
 
 def test_a_pixel_with_detail_counts_for_more_than_a_plain_one():

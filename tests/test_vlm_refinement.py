@@ -18,7 +18,7 @@ from phases.inspection import choose_views, still_wrong, survey
 from phases.lifting import Mark, flagged, lift, look_at_view, shown
 from phases.schedule import PhaseSchedule
 from phases.state import Step
-from phases.vlm_refinement import VlmRefinement
+from phases.vlm_refinement import FLAGGED, VlmRefinement
 from scene.gaussian_model import Label
 from scene.photos import Photo
 from train import train_step
@@ -136,6 +136,22 @@ def test_views_are_chosen_in_a_scene_that_has_become_empty(state):
     assert len(chosen) <= 3
 
 
+def test_what_one_photo_says_against_all_others_is_not_refined(state):
+    witness = views_of_the_defect(state)[0]
+    alone = [
+        camera if index == witness else tiny.photographed(camera, state.gaussians)
+        for index, camera in enumerate(state.scene.train_cameras)
+    ]
+    flags = {}
+    for name, cameras in (("all", state.scene.train_cameras), ("one", tuple(alone))):
+        state.scene = replace(state.scene, train_cameras=cameras)
+        vlm = phase()
+        vlm._marks = [boxed(state, witness)]
+        vlm._mark_scene(state, {witness: look_at_view(state, witness)})
+        flags[name] = flagged(state, vlm._masks)[DEFECT].max()
+    assert flags["all"] > FLAGGED and flags["one"] < FLAGGED / 2
+
+
 def test_masks_reach_views_that_nobody_inspected(state):
     first, second, unseen = views_of_the_defect(state)[:3]
     looks = {k: look_at_view(state, k) for k in (first, second)}
@@ -191,10 +207,11 @@ def test_refining_lowers_the_error_inside(tmp_path):
 def test_only_flagged_gaussians_are_densified(tmp_path, state):
     vlm = phase(rounds=1, seeds=0)
     vlm.on_start(state)
-    flags = flagged(state, vlm._masks)
     for name in ("grad_sum", "abs_grad_sum", "seen"):
         state.gaussians.rows[name].fill_(1.0)
+    vlm._make_room(state)
     before = len(state.gaussians)
+    flags = flagged(state, vlm._masks)
     vlm._densify(state)
     assert len(state.gaussians) == before + int((flags > 0.35).sum()) > before
 
