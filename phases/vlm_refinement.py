@@ -66,7 +66,7 @@ class VlmRefinement(Phase):
     )
     boxes: int = setting(3, "Most boxes asked for in a view.", low=1)
     weight: float = setting(
-        3.0, "By how much more than the rest the regions count in one more view of each step.", low=0
+        8.0, "By how much more than the rest the regions count in one more view of each step.", low=0
     )
     densify_every: int = setting(
         1_000,
