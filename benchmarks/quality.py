@@ -4,8 +4,9 @@
     python benchmarks/quality.py --scenes DIR... --methods none,all --seeds 1,2 --iterations 4000 -r 300 --out OUT
 
 A method is a row of flags. Every run is a folder `OUT/<scene>/<method>/seed<k>`; a finished one is never
-repeated, an interrupted one is resumed. Writes `results.json`, `table.md` and `report.html` into OUT. Processor
-time and peak memory are those of the training process; nothing depends on what else the machine does.
+repeated, an interrupted one is resumed. Writes `results.json`, `table.md`, `report.html` and, where methods have
+budgets, `budgets.svg` into OUT. Processor time and peak memory are those of the training process; nothing depends on
+what else the machine does.
 """
 
 import argparse
@@ -244,7 +245,7 @@ def _cell(rows: Sequence[dict[str, Any]], figure: str) -> str:
 
 def main() -> None:
     """Run what is missing, then write the table."""
-    from benchmarks.quality_report import report
+    from benchmarks.quality_report import budgets_drawing, report
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", nargs="+", type=Path, required=True)
@@ -272,6 +273,8 @@ def main() -> None:
             rows = [{"scene": s, "method": m, "seed": k, **r} for (s, m, k), r in results.items()]
             (args.out / "results.json").write_text(json.dumps(rows, indent=1))
             (args.out / "report.html").write_text(report(rows, FIGURES, args.out), encoding="utf-8")
+            if drawing := budgets_drawing(rows):
+                (args.out / "budgets.svg").write_text(drawing, encoding="utf-8")
     sys.stdout.write(summary(results, args))
 
 

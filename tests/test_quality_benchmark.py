@@ -4,12 +4,13 @@
 import argparse
 import json
 import math
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from benchmarks.quality import METHODS, REFERENCE, Run, flagged_gain, summary
-from benchmarks.quality_report import report
+from benchmarks.quality_report import budgets_drawing, report
 from utils.pictures import write_png
 
 
@@ -67,3 +68,7 @@ def test_the_report_draws_a_curve_for_each_start_and_shows_renders_beside_the_ph
     assert text.count("<polyline") == 1, "one method has budgets"
     assert text.count("<img") == 1 + len(methods), "one view, the worst and the middle one"
     assert "21.000" in text and "6000" in text
+    drawing = ElementTree.fromstring(budgets_drawing([*rows, *({**row, "scene": "<other>"} for row in rows)]))
+    assert len(drawing.findall(".//{*}polyline")) == 2, "a chart for each scene"
+    assert "<other>" in [text.text for text in drawing.iter("{http://www.w3.org/2000/svg}text")]
+    assert budgets_drawing(rows[:1]) == ""

@@ -57,7 +57,21 @@ def curves(
     from_zero: bool = False,
     dots: bool = False,
 ) -> Markup:
-    """A chart over iterations; nothing when no series has a point.
+    """A `chart` under its title; nothing when no series has a point."""
+    drawing = chart(title, series, bands, events, from_zero=from_zero, dots=dots)
+    return tag("figure", tag("figcaption", tag("b", title)), drawing, class_="card") if drawing else drawing
+
+
+def chart(
+    title: str,
+    series: Sequence[Series],
+    bands: Sequence[Band] = (),
+    events: Sequence[tuple[float, str]] = (),
+    *,
+    from_zero: bool = False,
+    dots: bool = False,
+) -> Markup:
+    """Curves over iterations as SVG of WIDTH x HEIGHT; nothing when no series has a point.
 
     Args:
         title: What the vertical axis shows, with its unit.
@@ -82,8 +96,7 @@ def curves(
         *(_event(at, text, x) for at, text in events),
         *(_curve(one, x, y, dots=dots) for one in reversed(series)),  # the first run on top
     ]
-    drawing = tag("svg", *parts, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=title)
-    return tag("figure", tag("figcaption", tag("b", title)), drawing, class_="card")
+    return tag("svg", *parts, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=title)
 
 
 def legend(labels: Sequence[str]) -> Markup:
