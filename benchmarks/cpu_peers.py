@@ -42,7 +42,7 @@ class Peer:
 def opensplat(
     binaries: Sequence[Path], scene: Scene, ours: Callable[[], float], iterations: tuple[int, int], rounds: int
 ) -> list[Peer]:
-    """Let builds of OpenSplat take turns with ours.
+    """Let builds of OpenSplat take turns with ours, whose row is the first.
 
     Args:
         binaries: The builds; a row is called by the last two parts of its path.
@@ -54,20 +54,22 @@ def opensplat(
     if not 0 < iterations[0] < iterations[1]:
         raise UserError(f"--iterations {iterations[0]} {iterations[1]}: give the shorter run, then the longer")
     turns: dict[Path, list[tuple[float, float, int]]] = {binary: [] for binary in binaries}
+    own_rates = []
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder)
         write_dataset(source, scene)
         for _ in range(rounds):
-            own = ours()
+            own_rates.append(own := ours())
             for binary, turn in turns.items():
                 rate, gaussians = _rate(binary, source, iterations)
                 turn.append((rate, own / rate, gaussians))
-    return [_row(binary, turn) for binary, turn in turns.items()]
+    mine = Peer("ours", len(scene.points or ()), median(own_rates), 1.0, (1.0,) * rounds)
+    return [mine, *(_row(binary, turn) for binary, turn in turns.items())]
 
 
 def table(peers: Sequence[Peer]) -> str:
     """A line each."""
-    lines = [f"{'peer':<28}{'steps per CPU second':>21}{'ours':>8}{'Gaussians':>11}"]
+    lines = [f"{'trainer':<28}{'steps per CPU second':>21}{'ours':>8}{'Gaussians':>11}"]
     for peer in peers:
         lines.append(f"{peer.name:<28}{peer.iterations_per_cpu_second:21.2f}{peer.ratio:7.1f}x{peer.gaussians:11}")
     return "\n".join(lines)

@@ -65,7 +65,8 @@ def test_an_iteration_costs_what_the_longer_run_takes_more_and_ratios_are_of_one
     monkeypatch.setattr(cpu_peers, "children_seconds", lambda: next(clock))
     ours = iter([60.0, 50.0])
     binary = program(tmp_path / "build" / "peer")
-    (peer,) = cpu_peers.opensplat([binary], scene_with_points(), lambda: next(ours), (5, 25), 2)
+    mine, peer = cpu_peers.opensplat([binary], scene_with_points(), lambda: next(ours), (5, 25), 2)
+    assert mine == cpu_peers.Peer("ours", 50, 55.0, 1.0, (1.0, 1.0))
     assert peer == cpu_peers.Peer("build/peer", 50, 1.5, 40.0, (30.0, 50.0))
     assert "build/peer" in cpu_peers.table([peer]) and "40.0x" in cpu_peers.table([peer])
 
@@ -80,7 +81,7 @@ def test_the_benchmark_has_a_row_for_each_build_and_leaves_the_dataset_alone(tmp
     words += [word for build in builds for word in ("--opensplat", build)] + ["--json", tmp_path / "out.json"]
     assert run_command(training.main, [str(word) for word in words]) == 0
     rows = json.loads((tmp_path / "out.json").read_text())["peers"]
-    assert [(row["name"], row["gaussians"]) for row in rows] == [("own/peer", 40), ("tuned/peer", 40)]
+    assert [(row["name"], row["gaussians"]) for row in rows] == [("ours", 40), ("own/peer", 40), ("tuned/peer", 40)]
     assert all(row["ratio"] > 0 for row in rows)
     assert "tuned/peer" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in capture.rglob("*")}
