@@ -116,8 +116,9 @@ def command(run: Run, args: argparse.Namespace) -> list[str]:
     return [*fixed, *size, *saved, "--resume", "--quiet", *METHODS[run.method].split(), *args.extra]
 
 
-def train(run: Run, args: argparse.Namespace) -> dict[str, float]:
-    """Train in a process of its own; its processor seconds and peak memory."""
+def train(run: Run, args: argparse.Namespace) -> dict[str, float | None]:
+    """Train in a process of its own; its processor seconds, None where an earlier one had begun, and peak memory."""
+    begun = (run.folder / "log.jsonl").exists()
     run.folder.mkdir(parents=True, exist_ok=True)
     with (run.folder / "bench.log").open("ab") as log:
         child = subprocess.Popen([sys.executable, "train.py", *command(run, args)], cwd=ROOT, stdout=log, stderr=log)
@@ -129,10 +130,10 @@ def train(run: Run, args: argparse.Namespace) -> dict[str, float]:
         for script, options in (("render.py", drawn), ("metrics.py", [])):
             whole = [sys.executable, script, "-m", str(run.folder), *options]
             subprocess.run(whole, cwd=ROOT, stdout=log, stderr=log, check=True)
-    return {"cpu_s": usage.ru_utime + usage.ru_stime, "peak_mb": usage.ru_maxrss / 1024}
+    return {"cpu_s": None if begun else usage.ru_utime + usage.ru_stime, "peak_mb": usage.ru_maxrss / 1024}
 
 
-def figures(run: Run, args: argparse.Namespace, usage: dict[str, float]) -> dict[str, Any]:
+def figures(run: Run, args: argparse.Namespace, usage: dict[str, float | None]) -> dict[str, Any]:
     """Everything that the table shows of a finished run."""
     measured = next(iter(json.loads((run.folder / "results.json").read_text()).values()))
     lines = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]

@@ -9,7 +9,7 @@ import numpy as np
 
 from utils.report_html import STYLE, Markup, page, section, table, tag
 from utils.report_pictures import figure, load
-from utils.report_plots import HEIGHT, LEFT, WIDTH, Series, chart, curves, legend
+from utils.report_plots import HEIGHT, LEFT, WIDTH, Series, card, curves, legend
 
 VIEWS = (0.0, 0.5)
 """Which held-out views are shown, as quantiles of the first method's PSNR: its worst and its middle one."""
@@ -47,7 +47,7 @@ def budgets_drawing(results: Sequence[Mapping[str, Any]]) -> str:
     charts = {}
     for name in scenes:
         series = _by_budget([row for row in results if row["scene"] == name])
-        if drawn := chart(BUDGETS_TITLE, series, dots=True):
+        if drawn := curves(BUDGETS_TITLE, series, dots=True):
             charts[name] = drawn, series
     if not charts:
         return ""
@@ -71,7 +71,7 @@ def budgets_drawing(results: Sequence[Mapping[str, Any]]) -> str:
 
 def _budgets(rows: Sequence[Mapping[str, Any]]) -> Markup:
     series = _by_budget(rows)
-    drawn = curves(BUDGETS_TITLE, series, dots=True)
+    drawn = card(BUDGETS_TITLE, curves(BUDGETS_TITLE, series, dots=True))
     return tag("div", legend([one.label for one in series]), drawn) if drawn else Markup("")
 
 

@@ -77,7 +77,7 @@ class Ambient(Phase):
     @property
     def inserts(self) -> int:
         """Seeds, and the wall of a run with seeds."""
-        return self.seeds + WALL
+        return self.seeds + max(self.points, WALL)
 
     @torch.no_grad()
     def on_start(self, state: TrainingState) -> None:

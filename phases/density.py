@@ -115,7 +115,7 @@ class DensityControl:
         return largest > 0.5 * self._median_distance * self.relative_distance(gaussians.means)
 
     def room(self, gaussians: GaussianModel) -> int | None:
-        """How many Gaussians may be added: to twice `--cap_max` before the keeping, none above it after."""
+        """How many Gaussians may be added: to twice `--cap_max` before the keeping, none above its number after."""
         if self.target is not None:
             return max(0, self.target - len(gaussians))
         if self._optim.cap_max:
@@ -282,13 +282,14 @@ class DensityControl:
             state.optimizer.drop_gradients(state.gaussians)
 
     def state_dict(self) -> dict[str, Any]:
-        """How many there were when the keeping began, and how many there may be since it ended; None before."""
+        """How many there were when the keeping began, and may be since it ended (None before); what is in reserve."""
         return {"full": self.full, "target": self.target, "reserve": self.reserve}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
-        self.full, self.target = saved.get("full", saved.get("peak")), saved["target"]  # "peak": older checkpoints,
-        self.reserve = saved.get("reserve", 0.0)  # which have none
+        # Older checkpoints have "peak", and nothing in reserve.
+        self.full, self.target = saved.get("full", saved.get("peak")), saved["target"]
+        self.reserve = saved.get("reserve", 0.0)
 
 
 def _length(x: Tensor, y: Tensor) -> Tensor:

@@ -178,10 +178,11 @@ class VlmRefinement(Phase):
             shutil.rmtree(folder, ignore_errors=True)
             audit = AuditRound(folder)
             found = inspect(state, detector, audit, self.select, self.views, number)
+            judged = detector.judged
         old = still_wrong(state, self._marks, found.looks)
         fixed = len(self._marks) - len(old)
         self._marks = [*old, *found.marks]
-        seeded = self._mark_scene(state, found.looks)
+        seeded = self._mark_scene(state, found.looks, judged=judged)
         state.density.finish(state)
         for view, mask in self._held_out.items():
             write_png(folder / "held_out" / f"{view:05d}.png", mask.numpy())
@@ -190,13 +191,16 @@ class VlmRefinement(Phase):
         _write_summary(folder, {"detector": detector_kind(config), "inspection": figures, "before": self._before})
         state.run.event(_told(number, figures), stage="inspection", **figures)
 
-    def _mark_scene(self, state: TrainingState, looks: dict[int, Look]) -> int:
-        """Turn the marks into masks of all views; returns how many Gaussians were put into holes."""
+    def _mark_scene(self, state: TrainingState, looks: dict[int, Look], *, judged: bool = True) -> int:
+        """Turn the marks into masks of all views; returns how many Gaussians were put into holes.
+
+        Where a detector is `judged` by the photos, the photos must agree on what it marks.
+        """
         holes = hole_masks(self._marks, looks)
         if holes:
             self._make_room(state)
         values = lift(state, self._marks, looks)
-        if detector_kind(state.config.detector) != "placebo":  # which is not held against the photos
+        if judged and values.any():
             values = values * (wrong_views(state) >= AGREEING)
         room = state.density.room(state.gaussians)
         most = self.seeds if room is None else min(self.seeds, room)

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from benchmarks import quality
 from benchmarks.quality import METHODS, REFERENCE, Run, flagged_gain, summary
 from benchmarks.quality_report import budgets_drawing, report
 from utils.pictures import write_png
@@ -72,3 +73,14 @@ def test_the_report_draws_a_curve_for_each_start_and_shows_renders_beside_the_ph
     assert len(drawing.findall(".//{*}polyline")) == 2, "a chart for each scene"
     assert "<other>" in [text.text for text in drawing.iter("{http://www.w3.org/2000/svg}text")]
     assert budgets_drawing(rows[:1]) == ""
+
+
+def test_the_processor_time_of_a_run_that_had_begun_before_is_not_told(tmp_path, monkeypatch):
+    for script in ("train", "render", "metrics"):
+        (tmp_path / f"{script}.py").write_text("")
+    monkeypatch.setattr(quality, "ROOT", tmp_path)
+    run = Run(tmp_path / "scene", "fastgs", 1, tmp_path / "run")
+    args = argparse.Namespace(iterations=1, resolution=1, threads=1, at=None, extra=[])
+    assert quality.train(run, args)["cpu_s"] > 0
+    (run.folder / "log.jsonl").write_text("")
+    assert quality.train(run, args)["cpu_s"] is None

@@ -283,8 +283,9 @@ def test_a_placebo_refines_as_many_boxes_elsewhere(tmp_path):
     assert {r["detector"] for r in records(tmp_path / "placebo")} == {"placebo"}
 
 
-def test_a_replay_is_the_same_run(tmp_path):
-    first = damaged(tmp_path / "first")
+@pytest.mark.parametrize("detector", ["residual", "placebo"])
+def test_a_replay_is_the_same_run(tmp_path, detector):
+    first = damaged(tmp_path / "first", detector)
     run(first, phase())
     again = damaged(tmp_path / "again", "replay", vlm_replay=tmp_path / "first")
     run(again, phase())

@@ -35,13 +35,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Usage errors are the user's to mend, in one line; a required flag is missing where it is misspelt."""
-        for flag in self._given:
-            if (
-                "required" in message
-                and flag.startswith("--")
-                and flag.split("=")[0] not in self._option_string_actions
-            ):
-                raise self._unknown(flag)
+        if "required" in message:
+            for flag in self._given:
+                if flag.startswith("--") and flag.split("=")[0] not in self._option_string_actions:
+                    raise self._unknown(flag)
         raise UserError(f"{message}; see --help")
 
     def _unknown(self, flag: str) -> UserError:

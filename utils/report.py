@@ -28,7 +28,7 @@ from .report_audit import inspections
 from .report_data import Run, number, read_run
 from .report_html import Markup, page, section, table, tag
 from .report_pictures import FULL_ERROR, SMALL, error_map, figure, load
-from .report_plots import Series, bars, curves, legend, scene_from_two_sides, thinned
+from .report_plots import Series, bars, card, curves, legend, scene_from_two_sides, thinned
 
 MOST_VIEWS = 4
 TUBE_FIGURES = (
@@ -166,10 +166,11 @@ def _curves(runs: Sequence[Run]) -> Markup:
         return [Series(run.name, thinned(run.curve(*keys)), k) for k, run in enumerate(runs)]
 
     views = "held-out" if runs[0].tested_split == "test" else "training"
+    psnr = f"PSNR of {views} views, dB"
     charts = [
-        curves("Loss", all_of("loss"), bands, from_zero=True),
-        curves(f"PSNR of {views} views, dB", all_of("psnr"), bands, dots=True),
-        curves("Gaussians", all_of("gaussians"), bands, events, from_zero=True),
+        card("Loss", curves("Loss", all_of("loss"), bands, from_zero=True)),
+        card(psnr, curves(psnr, all_of("psnr"), bands, dots=True)),
+        card("Gaussians", curves("Gaussians", all_of("gaussians"), bands, events, from_zero=True)),
     ]
     if not any(charts):
         return Markup("")
@@ -220,7 +221,7 @@ def _timing(runs: Sequence[Run]) -> Markup:
             for name, steps, seconds in run.stages
         ]
         if rows:
-            parts.append(tag("figure", tag("figcaption", tag("b", run.name)), bars(rows, longest), class_="card"))
+            parts.append(card(run.name, bars(rows, longest)))
     return section("Time by stage", tag("div", *parts, class_="cards") if parts else "")
 
 

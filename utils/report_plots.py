@@ -48,21 +48,12 @@ def thinned(points: Sequence[tuple[float, float]], most: int = 120) -> list[tupl
     return [tuple(part.mean(0)) for part in np.array_split(np.asarray(points, dtype=np.float64), most)]
 
 
-def curves(
-    title: str,
-    series: Sequence[Series],
-    bands: Sequence[Band] = (),
-    events: Sequence[tuple[float, str]] = (),
-    *,
-    from_zero: bool = False,
-    dots: bool = False,
-) -> Markup:
-    """A `chart` under its title; nothing when no series has a point."""
-    drawing = chart(title, series, bands, events, from_zero=from_zero, dots=dots)
+def card(title: str, drawing: Markup) -> Markup:
+    """A drawing under its title; nothing without a drawing."""
     return tag("figure", tag("figcaption", tag("b", title)), drawing, class_="card") if drawing else drawing
 
 
-def chart(
+def curves(
     title: str,
     series: Sequence[Series],
     bands: Sequence[Band] = (),
@@ -187,7 +178,7 @@ def _side(
             )
     parts += [tag("circle", cx=_short(x), cy=_short(y), r=2, class_="camera") for x, y in dots]
     drawing = tag("svg", *parts, viewBox="0 0 400 290", role="img", aria_label=name)
-    return tag("figure", tag("figcaption", tag("b", name)), drawing, class_="card")
+    return card(name, drawing)
 
 
 def _frame(up: np.ndarray, axis: np.ndarray | None, cameras: np.ndarray) -> tuple[np.ndarray, ...]:
