@@ -197,7 +197,7 @@ class OptimConfig:
     cap_max: int = setting(0, "Number of Gaussians to end with; 0 takes keep_share of what has grown.", low=0)
     keep_share: float = setting(
         0.40,
-        "Share of what has grown to keep by contribution when --cap_max is 0; the phases' own, not plain FastGS's.",
+        "Share of what has grown to keep when --cap_max is 0; the phases' own, not plain FastGS's.",
         low=0,
         high=1,
     )

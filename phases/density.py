@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many Gaussians, and which: FastGS's multi-view densification and pruning, and keeping by contribution.
+"""How many Gaussians, and which: FastGS's multi-view densification and pruning, and keeping what is needed.
 
 Limits of size and position rates are relative to a Gaussian's distance from the nearest training camera, d / D
 with D the median distance of the cameras to the focus point; `--fastgs_faithful` takes the scene extent e for
@@ -19,7 +19,7 @@ from arguments import Config
 from scene.gaussian_model import PARAMETERS, GaussianModel
 
 from .every import NEVER, Every
-from .scores import contributions, score_gaussians
+from .scores import removal_costs, score_gaussians
 
 if TYPE_CHECKING:
     from .state import Step, TrainingState
@@ -48,7 +48,7 @@ class Events:
     reset_opacity: Every = NEVER
     late_prune: Every = NEVER
     keep: tuple[int, ...] = ()
-    """Iterations at which the largest contributors are kept and others go; after the last one as many as shall stay."""
+    """Iterations at which what is needed most is kept and the rest goes; after the last one as many as shall stay."""
     importance: Callable[[GaussianModel], Tensor] | None = None
     """Factor [N] on the multi-view importance, such as 'lies in the main region'."""
 
@@ -135,7 +135,7 @@ class DensityControl:
         if iteration in events.late_prune:
             self.late_prune(state)
         if iteration in events.keep:
-            self.keep_contributors(state, (events.keep.index(iteration) + 1) / len(events.keep))
+            self.keep_needed(state, (events.keep.index(iteration) + 1) / len(events.keep))
 
     @torch.no_grad()
     def gather(self, gaussians: GaussianModel, step: Step) -> None:
@@ -241,22 +241,22 @@ class DensityControl:
         state.gaussians.keep(~(self._faint(state, LATE_MIN_OPACITY) | (blame > LATE_MAX_BLAME)))
         self.finish(state)
 
-    def keep_contributors(self, state: TrainingState, done: float = 1.0) -> None:
-        """Keep the rows that contribute most to the training views; `done` is how far down the number then is."""
+    def keep_needed(self, state: TrainingState, done: float = 1.0) -> None:
+        """Keep the rows that the training views need most; `done` is how far down the number then is."""
         if self.full is None:
             self.full = max(1, len(state.gaussians))
         last = max(1, round((1 + self.reserve) * (self._optim.cap_max or self._optim.keep_share * self.full)))
-        self.keep_largest(state, contributions(state), round(self.full * (last / self.full) ** done))
+        self.keep_largest(state, removal_costs(state), round(self.full * (last / self.full) ** done))
         self.target = last if done == 1 else None
         self.finish(state)
 
     def spend_reserve(self, state: TrainingState, regions: Mapping[int, Tensor], weight: float) -> None:
-        """Down to the final number, if the keeping is over: the regions' pixels (`contributions`) have more to say."""
+        """Down to the final number, if the keeping is over: the regions' pixels (`removal_costs`) have more to say."""
         reserve, self.reserve = self.reserve, 0.0
         if self.target is None or not reserve:
             return
         self.target = max(1, round(self.target / (1 + reserve)))
-        self.keep_largest(state, contributions(state, regions, weight), self.target)
+        self.keep_largest(state, removal_costs(state, regions, weight), self.target)
         self.finish(state)
 
     @staticmethod

@@ -64,7 +64,7 @@ class FastGS(Phase):
 
 
 def _keeping(state: TrainingState) -> tuple[int, ...]:
-    """When the contributors are kept: in runs with phases or a cap; never as published."""
+    """When what is needed is kept and the rest goes: in runs with phases or a cap; never as published."""
     optim, run = state.config.optim, state.config.run
     keeps = (optim.cap_max or run.phases != "none") and not optim.fastgs_faithful
     return keeping(state.config) if keeps else ()

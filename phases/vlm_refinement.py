@@ -31,7 +31,7 @@ from .every import Every
 from .holes import hole_masks, seed_holes
 from .inspection import inspect, still_wrong
 from .lifting import Look, Mark, flagged, lift, shown, wrong_views
-from .scores import contributions
+from .scores import removal_costs
 from .state import Step, TrainingState
 
 FLAGGED = 0.35
@@ -44,7 +44,7 @@ FAINT = 0.02
 WORTH = 10.0
 """By how much more than others the regions' pixels count when Gaussians have to go."""
 ROOM = 0.05
-"""Share of the Gaussians, the least contributing, that make room for refinement once the number is capped."""
+"""Share of the Gaussians, the least needed, that make room for refinement once the number is capped."""
 SETTLE = 0.8
 """Share of a round after which it densifies no more and is pruned."""
 
@@ -87,12 +87,12 @@ class VlmRefinement(Phase):
     # -- hooks -------------------------------------------------------------------------------------------
 
     def on_start(self, state: TrainingState) -> None:
-        """Keep the contributors now if that falls due in this phase, not in the middle of a round; then inspect.
+        """Keep what is needed now if that falls due in this phase, not in the middle of a round; then inspect.
 
         What the keeping held in reserve stays where the first inspection found regions.
         """
         if self.start <= keeping(state.config)[-1] <= self.end:
-            state.density.keep_contributors(state)
+            state.density.keep_needed(state)
         self._begin_round(state, 1)
         state.density.spend_reserve(state, self._masks, WORTH)
 
@@ -215,13 +215,13 @@ class VlmRefinement(Phase):
 
     @torch.no_grad()
     def _make_room(self, state: TrainingState) -> None:
-        """Where the number of Gaussians is capped and reached, those that contribute least go."""
+        """Where the number of Gaussians is capped and reached, those that are needed least go."""
         room = state.density.room(state.gaussians)
         wanted = int(ROOM * len(state.gaussians))
         if room is None or room >= wanted:
             return
         state.density.keep_largest(
-            state, contributions(state, self._masks, WORTH), len(state.gaussians) - wanted + room
+            state, removal_costs(state, self._masks, WORTH), len(state.gaussians) - wanted + room
         )
 
     @torch.no_grad()

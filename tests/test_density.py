@@ -7,7 +7,8 @@ import torch
 from simple_knn import along_a_curve
 
 from phases.density import Events, keeping, rotate
-from phases.scores import PLAIN, contributions, detail, normalised, score_gaussians
+from phases.lifting import carried
+from phases.scores import normalised, removal_costs, score_gaussians
 from scene.gaussian_model import Label
 
 
@@ -135,7 +136,7 @@ def test_the_keeping_goes_down_in_equal_proportions_to_the_share_of_what_is_ther
 def test_a_checkpoint_from_when_the_peak_was_remembered_keeps_its_share_of_that(tmp_path):
     state = tiny.state(tmp_path / "run", tiny.config(tmp_path / "run", optim={"keep_share": 0.25}))
     state.density.load_state_dict({"peak": 160, "target": None})
-    state.density.keep_contributors(state)
+    state.density.keep_needed(state)
     assert len(state.gaussians) == 40
 
 
@@ -146,11 +147,11 @@ def test_a_keeping_that_cannot_begin_earlier_happens_at_once(tmp_path):
     assert keeping(at_once) == (300,)
 
 
-def test_keeping_takes_the_largest_contributors(tmp_path):
+def test_keeping_takes_what_the_views_need_most(tmp_path):
     state = tiny.state(tmp_path / "run", tiny.config(tmp_path / "run", optim={"cap_max": 30}, phases="main,ambient"))
     model = state.gaussians
     model.rows["logit_opacities"].detach()[::2] = -9.0
-    state.density.keep_contributors(state)
+    state.density.keep_needed(state)
     assert len(model) == 30
     assert (model.opacities > 0.05).all()
 
@@ -159,7 +160,7 @@ def test_what_is_held_in_reserve_stays_where_the_regions_are(tmp_path):
     left = {}
     for weight in (0.0, 10.0):
         state = tiny.state(tmp_path / f"run {weight}", tiny.config(tmp_path / f"run {weight}", optim={"cap_max": 30}))
-        state.density.keep_contributors(state)
+        state.density.keep_needed(state)
         assert len(state.gaussians) == 36 and state.density.room(state.gaussians) == 0
         regions = {}
         for index, camera in enumerate(state.scene.train_cameras):
@@ -167,7 +168,8 @@ def test_what_is_held_in_reserve_stays_where_the_regions_are(tmp_path):
             regions[index][:, : camera.width // 3] = 255
         state.density.spend_reserve(state, regions, weight)
         assert len(state.gaussians) == 30 and state.density.room(state.gaussians) == 0
-        left[weight] = (contributions(state, regions, 1.0) - contributions(state)).sum()
+        views = state.scene.train_cameras
+        left[weight] = sum(carried(state, views[k], mask / 255)[0].sum() for k, mask in regions.items())
         state.density.spend_reserve(state, regions, weight)
         assert len(state.gaussians) == 30, "there is one reserve"
     assert left[10.0] > 1.02 * left[0.0]
@@ -180,28 +182,44 @@ def test_nothing_is_held_in_reserve_where_nothing_will_be_inspected(tmp_path, ph
     config = tiny.config(tmp_path / "run", optim={"cap_max": 30}, phases=phases)
     config.phases["vlm"]["iterations"] = iterations
     state = tiny.state(tmp_path / "run", config)
-    state.density.keep_contributors(state)
+    state.density.keep_needed(state)
     assert len(state.gaussians) == held
 
 
-def test_a_pixel_with_detail_counts_for_more_than_a_plain_one():
-    photo = torch.full((3, 30, 60), 0.5)
-    photo[:, :, ::2] += 0.4 * (torch.arange(60)[::2] >= 30)  # stripes on the right half
-    worth = detail(photo)
-    assert worth.mean().item() == pytest.approx(1, abs=1e-4)
-    assert worth[:, :25].max() < 1e-3
-    assert worth[:, 35:].min() > 1
-    assert (detail(torch.full((3, 8, 8), 0.3)) == 0).all()
+def squared_changes(state, worth):
+    """What each Gaussian's absence does to the views, by drawing them without it."""
+    changes = torch.zeros(len(state.gaussians))
+    with torch.no_grad():
+        logits = state.gaussians.logit_opacities.detach()
+        for camera in state.scene.train_cameras:
+            whole = state.render(camera).image
+            for index in range(len(changes)):
+                without = logits.clone()
+                without[index] = -20
+                change = state.render(camera, logit_opacities=without).image - whole
+                changes[index] += (change.square() * worth(camera)).sum()
+    return changes
 
 
-def test_contributions_are_blend_weights_times_worth_over_all_views(state):
-    expected = torch.zeros(len(state.gaussians))
-    for camera in state.scene.train_cameras:
-        worth = PLAIN + detail(camera.image())
-        rows = torch.eye(len(expected))  # a channel for each Gaussian draws its blend weights
-        drawn = [state.render(camera, features=part).features for part in rows.split(20, dim=1)]
-        expected += (torch.cat(drawn) * worth).sum((1, 2)).detach()
-    assert torch.allclose(contributions(state).float(), expected, rtol=1e-4, atol=1e-4)
+def test_a_removal_costs_the_squared_change_of_all_views(state, monkeypatch):
+    monkeypatch.setattr("phases.scores.PROBES", 1000)
+    monkeypatch.setattr("phases.scores.UNCLAMPED", 1.0)
+    state.gaussians.rows["logit_opacities"].detach().clamp_(max=1.0)
+    expected = squared_changes(state, lambda camera: 1.0)
+    assert (expected > 0).sum() > 50
+    torch.testing.assert_close(removal_costs(state).float(), expected, rtol=0.3, atol=1e-3 * expected.max().item())
+
+
+def test_pixels_of_regions_count_more_in_what_a_removal_costs(state, monkeypatch):
+    monkeypatch.setattr("phases.scores.PROBES", 1000)
+    monkeypatch.setattr("phases.scores.UNCLAMPED", 1.0)
+    state.gaussians.rows["logit_opacities"].detach().clamp_(max=1.0)
+    camera = state.scene.train_cameras[0]
+    left = torch.zeros(camera.height, camera.width)
+    left[:, : camera.width // 2] = 1
+    expected = squared_changes(state, lambda view: 1 + 10 * left * (view is camera))
+    costs = removal_costs(state, {0: (255 * left).to(torch.uint8)}, 10.0)
+    torch.testing.assert_close(costs.float(), expected, rtol=0.3, atol=1e-3 * expected.max().item())
 
 
 def test_a_cap_is_never_exceeded_by_more_than_the_factor_of_two(tmp_path):
