@@ -21,7 +21,7 @@ from scene.shells import Wall, box_wall, photo_colors, sphere_wall, times_seen, 
 from scene.tube import Placement, Rays, place_tube, subject_rays
 
 from .base import Phase
-from .density import Events, keeping
+from .density import Events, keeping, last_reset
 from .every import Every
 from .seeding import append, insert_seeds, numpy_generator, seed_count, snapshot
 from .state import Step, TrainingState
@@ -169,9 +169,10 @@ class Ambient(Phase):
         optim, end = state.config.optim, self.end + 1
         until = min(end, optim.densify_until_iter)
         calm = self.start + self.reset_after
+        reset_end = min(end, min(self.reset_until, last_reset(state.config)) + 1)
         return Events(
             densify=Every(optim.densification_interval, self.start - 1 + self.densify_after, until),
-            reset_opacity=Every(optim.opacity_reset_interval, calm - 1, min(end, self.reset_until + 1)),
+            reset_opacity=Every(optim.opacity_reset_interval, calm - 1, reset_end),
             late_prune=Every(optim.late_prune_interval, optim.densify_until_iter, end),
             keep=keeping(state.config),
         )

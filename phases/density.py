@@ -34,6 +34,8 @@ LATE_MIN_OPACITY = 0.1
 LATE_MAX_BLAME = 0.9
 SPLIT_SHRINK = 1.6
 KEEPINGS = 4
+RECOVERY = 1_000
+"""Iterations after an opacity reset in which nobody can tell what is needed; as many in a short run."""
 RESERVE = 0.2
 """What is kept beyond the final number, in parts of it, until an inspection has said where it is needed."""
 FULL_SIZE_PIXELS = 6.2e6
@@ -59,6 +61,11 @@ def keeping(config: Config) -> tuple[int, ...]:
     last = round(optim.keep_at * total)
     first = min(last, round(optim.keep_from * total))
     return tuple(sorted({first + (last - first) * step // (KEEPINGS - 1) for step in range(KEEPINGS)}))
+
+
+def last_reset(config: Config) -> int:
+    """Iteration after which no opacity is reset, in a run that keeps what is needed."""
+    return keeping(config)[0] - RECOVERY
 
 
 def _inspected(config: Config) -> bool:

@@ -7,7 +7,7 @@ from typing import ClassVar
 from arguments.fields import FULL_RUN
 
 from .base import Phase
-from .density import Events, keeping
+from .density import Events, keeping, last_reset
 from .every import NEVER, Every
 from .optimizer import RateFactors, StepWindows, fastgs_windows
 from .state import TrainingState
@@ -25,12 +25,13 @@ class FastGS(Phase):
     def events(self, state: TrainingState) -> Events:
         """Densification, opacity resets and late pruning as published, scaled to the run."""
         optim, total = state.config.optim, state.config.run.planned
-        until = optim.densify_until_iter
+        until, keep = optim.densify_until_iter, _keeping(state)
+        reset_end = min(round(LAST_RESET * until), last_reset(state.config) if keep else total) + 1
         return Events(
             densify=Every(optim.densification_interval, optim.densify_from_iter, until),
-            reset_opacity=Every(_reset_interval(state), 0, round(LAST_RESET * until) + 1),
+            reset_opacity=Every(_reset_interval(state), 0, reset_end),
             late_prune=Every(optim.late_prune_interval, until, total) if total > until else NEVER,
-            keep=_keeping(state),
+            keep=keep,
         )
 
     def windows(self, state: TrainingState) -> StepWindows:

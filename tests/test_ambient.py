@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from phases.ambient import Ambient
+from phases.density import keeping
+from phases.fastgs import FastGS
 from phases.state import Step
 from scene.gaussian_model import Label
 from scene.view_geometry import in_image
@@ -133,13 +135,23 @@ def test_pictures_are_taken_at_the_insertion_and_three_times_after(tmp_path):
     assert names == {"ambient_before", "ambient_insertion", "ambient_1", "ambient_2", "ambient_3"}
 
 
-def test_events_follow_the_table(tmp_path):
+def test_events_follow_the_table(tmp_path, monkeypatch):
+    monkeypatch.setattr("phases.density.RECOVERY", -60)  # the keeping begins at 40
     state = make(tmp_path, optim={"opacity_reset_interval": 15, "late_prune_interval": 30})
     settings = phase(reset_after=30, reset_until=80)
     events = settings.events(state)
     assert [i for i in range(1, 100) if i in events.densify] == [30, 40, 50]
     assert [i for i in range(1, 100) if i in events.reset_opacity] == [45, 60, 75]
     assert [i for i in range(1, 100) if i in events.late_prune] == [90]
+
+
+def test_the_last_opacity_reset_leaves_time_to_recover_before_the_keeping(tmp_path):
+    state = make(tmp_path, iterations=30_000, optim={"opacity_reset_interval": 3_000, "densify_until_iter": 15_000})
+    assert keeping(state.config)[0] == 12_000
+    settings = phase(reset_after=0, reset_until=12_000)
+    settings.length = 30_000
+    for events in (settings.events(state), FastGS().events(state)):
+        assert [i for i in range(3_000, 30_000, 3_000) if i in events.reset_opacity] == [3_000, 6_000, 9_000]
 
 
 def test_every_iteration_steps_while_the_scene_grows(tmp_path):
