@@ -71,7 +71,7 @@ class Ambient(Phase):
     opaque: float = setting(0.05, "Weight of the mean transparency in the loss: photos have no holes.", low=0)
     densify_after: int = setting(1_000, "First densification, iterations after the insertion.", scaled=True, low=0)
     reset_after: int = setting(3_000, "No opacity reset so long after the insertion.", scaled=True, low=0)
-    reset_until: int = setting(12_000, "Last opacity reset.", scaled=True, low=0)
+    reset_until: int = setting(12_000, "Last opacity reset; none shortly before the keeping.", scaled=True, low=0)
     snapshot_every: int = setting(1_000, "Iterations between the three pictures.", scaled=True, low=1)
 
     @property

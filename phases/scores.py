@@ -76,8 +76,9 @@ def removal_costs(state: TrainingState, regions: Mapping[int, Tensor] | None = N
     """How much the training views would change without each Gaussian: squared change of colour over all pixels, [N].
 
     Without it a pixel changes by minus its opacity times the image's derivative with respect to that. The sum of such
-    squares is the mean square of what the adjoint makes of random signs (Hutchinson 1990), so one backward pass
-    is an estimate for all Gaussians. Pixels in `regions`, masks uint8 [H, W] by view, count 1 + `weight` times.
+    squares is the mean square of what the adjoint makes of random signs (Hutchinson 1990), so one backward pass is an
+    estimate for all Gaussians; each view has the mean of a few. Pixels in `regions`, masks uint8 [H, W] by view, count
+    1 + `weight` times.
     """
     total = torch.zeros(len(state.gaussians), dtype=torch.float64, device=state.device)
     opacities = UNCLAMPED * state.gaussians.opacities

@@ -136,8 +136,9 @@ def test_pictures_are_taken_at_the_insertion_and_three_times_after(tmp_path):
 
 
 def test_events_follow_the_table(tmp_path, monkeypatch):
-    monkeypatch.setattr("phases.density.RECOVERY", -60)  # the keeping begins at 40
-    state = make(tmp_path, optim={"opacity_reset_interval": 15, "late_prune_interval": 30})
+    monkeypatch.setattr("phases.density.RECOVERY", 0)
+    late = {"keep_from": 0.9, "keep_at": 0.95}
+    state = make(tmp_path, optim={"opacity_reset_interval": 15, "late_prune_interval": 30, **late})
     settings = phase(reset_after=30, reset_until=80)
     events = settings.events(state)
     assert [i for i in range(1, 100) if i in events.densify] == [30, 40, 50]

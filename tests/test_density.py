@@ -201,25 +201,25 @@ def squared_changes(state, worth):
     return changes
 
 
-def test_a_removal_costs_the_squared_change_of_all_views(state, monkeypatch):
-    monkeypatch.setattr("phases.scores.PROBES", 1000)
-    monkeypatch.setattr("phases.scores.UNCLAMPED", 1.0)
-    state.gaussians.rows["logit_opacities"].detach().clamp_(max=1.0)
-    expected = squared_changes(state, lambda camera: 1.0)
-    assert (expected > 0).sum() > 50
-    torch.testing.assert_close(removal_costs(state).float(), expected, rtol=0.3, atol=1e-3 * expected.max().item())
-
-
-def test_pixels_of_regions_count_more_in_what_a_removal_costs(state, monkeypatch):
+@pytest.mark.parametrize("weight", [0.0, 10.0])
+def test_a_removal_costs_the_squared_change_of_all_views_and_that_of_regions_more(state, monkeypatch, weight):
     monkeypatch.setattr("phases.scores.PROBES", 1000)
     monkeypatch.setattr("phases.scores.UNCLAMPED", 1.0)
     state.gaussians.rows["logit_opacities"].detach().clamp_(max=1.0)
     camera = state.scene.train_cameras[0]
     left = torch.zeros(camera.height, camera.width)
     left[:, : camera.width // 2] = 1
-    expected = squared_changes(state, lambda view: 1 + 10 * left * (view is camera))
-    costs = removal_costs(state, {0: (255 * left).to(torch.uint8)}, 10.0)
-    torch.testing.assert_close(costs.float(), expected, rtol=0.3, atol=1e-3 * expected.max().item())
+    expected = squared_changes(state, lambda view: 1 + weight * left * (view is camera))
+    assert (expected > 0).sum() > 50
+    costs = removal_costs(state, {0: (255 * left).to(torch.uint8)}, weight).float()
+    torch.testing.assert_close(costs, expected, rtol=0.3, atol=1e-3 * expected.max().item())
+
+
+def test_where_nothing_is_shown_a_removal_costs_nothing(state):
+    state.gaussians.rows["means"].detach().fill_(500.0)
+    assert (removal_costs(state) == 0).all()
+    state.gaussians.keep(torch.zeros(len(state.gaussians), dtype=torch.bool))
+    assert len(removal_costs(state)) == 0
 
 
 def test_a_cap_is_never_exceeded_by_more_than_the_factor_of_two(tmp_path):
