@@ -36,7 +36,7 @@ SPLIT_SHRINK = 1.6
 KEEPINGS = 4
 RECOVERY = 1_000
 """Iterations after an opacity reset in which nobody can tell what is needed; as many in a short run."""
-RESERVE = 0.2
+RESERVE = 0.6
 """What is kept beyond the final number, in parts of it, until an inspection has said where it is needed."""
 FULL_SIZE_PIXELS = 6.2e6
 """`dense` holds as it is at this many pixels; it grows as the pixels get larger (0.01 at 62 000)."""

@@ -183,17 +183,6 @@ def shown(state: TrainingState, camera: Camera, values: Tensor) -> Tensor:
     return state.render(camera, features=values[:, None].contiguous()).features[0].clamp(0, 1)
 
 
-@torch.no_grad()
-def flagged(state: TrainingState, masks: dict[int, Tensor], most_views: int = 16) -> Tensor:
-    """Values [N] of the present Gaussians from masks [H, W] of training views, uint8."""
-    inside, total = torch.zeros(2, len(state.gaussians), device=state.device)
-    views = sorted(masks)
-    for view in views[:: max(1, -(-len(views) // most_views))]:
-        a, b = carried(state, state.scene.train_cameras[view], masks[view].float() / 255)
-        inside, total = inside + a, total + b
-    return torch.where(total > LEAST_WEIGHT, inside / total.clamp_min(1e-9), 0)
-
-
 def _shown_inside(
     state: TrainingState, look: Look, values: Sequence[Tensor], box: Box, gate: Tensor
 ) -> Sequence[float]:

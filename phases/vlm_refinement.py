@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Phase 2: a vision-language model compares renders with photos; what it names and the error confirms is refined.
 
-Each round inspects a few views, lifts the accepted boxes onto the Gaussians, renders them as masks into every
-training view, and trains on one more view at each step, in which they count more; flagged Gaussians are densified,
-holes are seeded.
+The regions get more of the Gaussians. Each round inspects a few views, lifts the accepted boxes onto the Gaussians,
+renders them as masks into every training view, and each step also looks at parts of other views round them; holes are
+seeded.
 """
 
 import json
@@ -26,16 +26,14 @@ from vlm.defects import Box
 from vlm.select import Select
 
 from .base import LEAST_MEAN_WEIGHT, Phase
+from .closer_look import part_round_region
 from .density import keeping
-from .every import Every
 from .holes import hole_masks, seed_holes
 from .inspection import inspect, still_wrong
-from .lifting import Look, Mark, flagged, lift, shown, wrong_views
+from .lifting import Look, Mark, lift, shown, wrong_views
 from .scores import removal_costs
 from .state import Step, TrainingState
 
-FLAGGED = 0.35
-"""Value from which a Gaussian belongs to a region."""
 AGREEING = 0.4
 """Share of the views that show a Gaussian in which it must be wrong: what a few photos say against the others, such as
 a shadow that moves, can be learnt by heart only."""
@@ -44,9 +42,9 @@ FAINT = 0.02
 WORTH = 10.0
 """By how much more than others the regions' pixels count when Gaussians have to go."""
 ROOM = 0.05
-"""Share of the Gaussians, the least needed, that make room for refinement once the number is capped."""
+"""Share of the Gaussians, the least needed, that make room for holes once the number is capped."""
 SETTLE = 0.8
-"""Share of a round after which it densifies no more and is pruned."""
+"""Share of a round after which it is pruned."""
 
 Errors = dict[str, float]
 
@@ -65,16 +63,8 @@ class VlmRefinement(Phase):
         (1024 * 32**2, 2048 * 32**2), "Least and most pixels of a picture shown to a local model.", low=1
     )
     boxes: int = setting(3, "Most boxes asked for in a view.", low=1)
-    weight: float = setting(
-        8.0, "By how much more than the rest the regions count in one more view of each step.", low=0
-    )
-    densify_every: int = setting(
-        1_000,
-        "Least iterations between densifications of the flagged Gaussians; an epoch at least.",
-        scaled=True,
-        low=1,
-    )
-    densify_until: float = setting(0.8, "Share of the phase after which there are none.", low=0, high=1)
+    looks: int = setting(4, "Other views of which each step draws a part round a region.", low=0)
+    weight: float = setting(8.0, "By how much more than the rest the regions count in these parts.", low=0)
     seeds: int = setting(1_000, "Most new Gaussians in holes per round.", low=0)
 
     _round: int = field(default=0, init=False)
@@ -97,37 +87,39 @@ class VlmRefinement(Phase):
         state.density.spend_reserve(state, self._masks, WORTH)
 
     def loss(self, state: TrainingState, step: Step) -> dict[str, Tensor]:
-        """What every phase minimises, and a second look at the regions."""
+        """What every phase minimises, and a closer look at the regions."""
         terms = super().loss(state, step)
-        if self._masks:
-            terms["regions"] = self._second_look(state, step)
+        if self._masks and self.looks:
+            terms["regions"] = self._closer_look(state, step)
         return terms
 
-    def _second_look(self, state: TrainingState, step: Step) -> Tensor:
-        """Loss of a view more, one with regions. Adam forgets the size of a gradient, not a view more."""
+    def _closer_look(self, state: TrainingState, step: Step) -> Tensor:
+        """Mean loss of parts of other views. Adam forgets the size of a gradient, not a view more."""
         views = sorted(self._masks)
-        index = views[(step.iteration + _index(state, step.camera)) % len(views)]  # in an epoch all are as likely
-        camera = state.scene.train_cameras[index]
-        output = state.draw(camera, state.fixed_background(), dropout=self.dropout(state))
-        look = Step(step.iteration, camera, *state.photo(camera), output)
-        weight = 1 + self.weight * self._masks[index].to(state.device).float() / 255
-        weight = weight if look.mask is None else weight * look.mask
+        first = step.iteration + _index(state, step.camera)  # in an epoch all are as likely
+        losses = []
+        for number in range(self.looks):
+            index = views[(first + number * len(views) // self.looks) % len(views)]
+            losses += self._part_loss(state, step, index, f"{step.camera.name} {number}").values()
+        return torch.stack(losses).sum() / self.looks
+
+    def _part_loss(self, state: TrainingState, step: Step, index: int, name: str) -> dict[str, Tensor]:
+        """What every step minimises, of a part of a view; the regions count more."""
+        camera, region = state.scene.train_cameras[index], self._masks[index]
+        rows, columns = part_round_region(region, f"{state.config.run.seed} {step.iteration} {name}")
+        output = state.draw(camera.part(rows, columns), state.fixed_background(), dropout=self.dropout(state))
+        photo, mask = state.photo(camera)
+        mask = None if mask is None else mask[rows, columns]
+        weight = 1 + self.weight * region[rows, columns].to(state.device).float() / 255
+        weight = weight if mask is None else weight * mask
         weight = weight / weight.mean().clamp_min(LEAST_MEAN_WEIGHT)
-        return torch.stack([*self.photo_terms(state, look, weight).values()]).sum()
+        return self.photo_terms(state, Step(step.iteration, camera, photo[:, rows, columns], mask, output), weight)
 
     def after_step(self, state: TrainingState) -> None:
-        """Growth of what is flagged; the pruning of a round; the next inspection."""
+        """The pruning of a round; the next inspection."""
         super().after_step(state)
         first, last = self._span(self._round)
-        settle = first + int(SETTLE * (last - first))
-        until = min(settle, self.start + int(self.densify_until * self.length))
-        # Splitting what is already in place does harm first: all views must have had their say before the next time.
-        interval = max(self.densify_every, len(state.scene.train_cameras))
-        if self._masks and state.iteration in Every(interval, first, until + 1, first):
-            if state.iteration == first + interval:
-                self._make_room(state)
-            self._densify(state)
-        if state.iteration == settle:
+        if state.iteration == first + int(SETTLE * (last - first)):
             state.density.late_prune(state)
         if state.iteration == last and self._round < self._rounds:
             self._end_round(state)
@@ -223,14 +215,6 @@ class VlmRefinement(Phase):
         state.density.keep_largest(
             state, removal_costs(state, self._masks, WORTH), len(state.gaussians) - wanted + room
         )
-
-    @torch.no_grad()
-    def _densify(self, state: TrainingState) -> None:
-        """Clone and split flagged Gaussians whose gradients call for it."""
-        before = len(state.gaussians)
-        state.density.grow(state, flagged(state, self._masks) > FLAGGED)
-        state.density.finish(state)
-        state.run.log(refined=len(state.gaussians) - before)
 
     def _end_round(self, state: TrainingState) -> None:
         """Set the errors against those at the round's beginning."""

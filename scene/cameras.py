@@ -50,6 +50,8 @@ class Camera:
     camera_from_world: np.ndarray
     source: SourceSize
     photo: Photo | None = None
+    clamp: tuple[float, float, float, float] | None = None
+    """Range of x/z and y/z beyond which splats are not stretched further; by default the view's own."""
 
     @cached_property
     def position(self) -> np.ndarray:
@@ -79,6 +81,7 @@ class Camera:
             cx=self.cx,
             cy=self.cy,
             camera_from_world=torch.from_numpy(self.camera_from_world).float(),
+            clamp=self.clamp,
         )
 
     def image(self, device: torch.device = HOST) -> Tensor:
@@ -108,6 +111,18 @@ class Camera:
             cx=self.cx * x,
             cy=self.cy * y,
             photo=None if self.photo is None else self.photo.resized(width, height),
+        )
+
+    def part(self, rows: slice, columns: slice) -> "Camera":
+        """These pixels of the view, drawn as they are in the whole, without its photo."""
+        return replace(
+            self,
+            width=columns.stop - columns.start,
+            height=rows.stop - rows.start,
+            cx=self.cx - columns.start,
+            cy=self.cy - rows.start,
+            photo=None,
+            clamp=self.view.clamp_range,
         )
 
     def _photo(self) -> Photo:

@@ -158,10 +158,10 @@ def test_keeping_takes_what_the_views_need_most(tmp_path):
 
 def test_what_is_held_in_reserve_stays_where_the_regions_are(tmp_path):
     left = {}
-    for weight in (0.0, 10.0):
+    for weight in (0.0, 30.0):
         state = tiny.state(tmp_path / f"run {weight}", tiny.config(tmp_path / f"run {weight}", optim={"cap_max": 30}))
         state.density.keep_needed(state)
-        assert len(state.gaussians) == 36 and state.density.room(state.gaussians) == 0
+        assert len(state.gaussians) == 48 and state.density.room(state.gaussians) == 0
         regions = {}
         for index, camera in enumerate(state.scene.train_cameras):
             regions[index] = torch.zeros(camera.height, camera.width, dtype=torch.uint8)
@@ -172,11 +172,11 @@ def test_what_is_held_in_reserve_stays_where_the_regions_are(tmp_path):
         left[weight] = sum(carried(state, views[k], mask / 255)[0].sum() for k, mask in regions.items())
         state.density.spend_reserve(state, regions, weight)
         assert len(state.gaussians) == 30, "there is one reserve"
-    assert left[10.0] > 1.02 * left[0.0]
+    assert left[30.0] > 1.02 * left[0.0]
 
 
 @pytest.mark.parametrize(
-    ("phases", "iterations", "held"), [("main,ambient,vlm", None, 36), ("main,ambient,vlm", 0, 30), ("main", None, 30)]
+    ("phases", "iterations", "held"), [("main,ambient,vlm", None, 48), ("main,ambient,vlm", 0, 30), ("main", None, 30)]
 )
 def test_nothing_is_held_in_reserve_where_nothing_will_be_inspected(tmp_path, phases, iterations, held):
     config = tiny.config(tmp_path / "run", optim={"cap_max": 30}, phases=phases)

@@ -13,12 +13,13 @@ import tiny
 import torch
 
 from arguments import DetectorConfig
+from phases.closer_look import part_round_region
 from phases.holes import hole_masks, seed_holes
 from phases.inspection import choose_views, still_wrong, survey
-from phases.lifting import Mark, flagged, lift, look_at_view, shown
+from phases.lifting import Mark, lift, look_at_view, shown
 from phases.schedule import PhaseSchedule
 from phases.state import Step
-from phases.vlm_refinement import FLAGGED, VlmRefinement
+from phases.vlm_refinement import VlmRefinement
 from scene.gaussian_model import Label
 from scene.photos import Photo
 from train import train_step
@@ -46,7 +47,7 @@ def damaged(path, detector: str = "residual", iterations: int = 30, **options):
 
 
 def phase(length: int = 30, **settings) -> VlmRefinement:
-    vlm = VlmRefinement(**({"views": 4, "densify_every": 4, "rounds": 2} | settings))
+    vlm = VlmRefinement(**({"views": 4, "rounds": 2} | settings))
     vlm.start, vlm.length = 1, length
     return vlm
 
@@ -142,14 +143,14 @@ def test_what_one_photo_says_against_all_others_is_not_refined(state):
         camera if index == witness else tiny.photographed(camera, state.gaussians)
         for index, camera in enumerate(state.scene.train_cameras)
     ]
-    flags = {}
+    masked, where = {}, seen_defect(state, witness)
     for name, cameras in (("all", state.scene.train_cameras), ("one", tuple(alone))):
         state.scene = replace(state.scene, train_cameras=cameras)
         vlm = phase()
         vlm._marks = [boxed(state, witness)]
         vlm._mark_scene(state, {witness: look_at_view(state, witness)})
-        flags[name] = flagged(state, vlm._masks)[DEFECT].max()
-    assert flags["all"] > FLAGGED and flags["one"] < FLAGGED / 2
+        masked[name] = vlm._masks[witness][where].float().mean() / 255 if witness in vlm._masks else 0.0
+    assert masked["all"] > 0.2 and masked["one"] < masked["all"] / 4
 
 
 def test_masks_reach_views_that_nobody_inspected(state):
@@ -158,15 +159,6 @@ def test_masks_reach_views_that_nobody_inspected(state):
     values = lift(state, [boxed(state, first), boxed(state, second)], looks)
     mask, truth = shown(state, state.scene.train_cameras[unseen], values), seen_defect(state, unseen)
     assert mask[truth].mean() > 5 * mask[~truth].mean()
-
-
-def test_flags_can_be_had_back_from_the_masks(state):
-    views = views_of_the_defect(state)[:3]
-    values = torch.zeros(len(state.gaussians))
-    values[DEFECT] = 1
-    masks = {k: (shown(state, state.scene.train_cameras[k], values) * 255).to(torch.uint8) for k in views}
-    flags = flagged(state, masks)
-    assert flags[DEFECT].max() > 0.5 and flags[80:].max() < 0.2
 
 
 def test_holes_are_seeded_at_the_depth_round_them(state):
@@ -193,7 +185,7 @@ def test_holes_are_seeded_at_the_depth_round_them(state):
 
 def test_refining_lowers_the_error_inside(tmp_path):
     state = damaged(tmp_path / "run", iterations=80)
-    run(state, phase(rounds=1, length=80, densify_every=30))
+    run(state, phase(rounds=1, length=80))
     figures = summary(tmp_path / "run")
     before, after = figures["before"]["train"], figures["after"]["train"]
     assert figures["inspection"]["accepted"] > 0 and before["inside"] > 3 * before["outside"]
@@ -202,18 +194,6 @@ def test_refining_lowers_the_error_inside(tmp_path):
     assert "seconds" not in figures["inspection"]
     masks = [cv2.imread(str(path), 0) for path in (tmp_path / "run" / "vlm" / "round_1" / "held_out").iterdir()]
     assert masks and all(mask.max() > 0 for mask in masks)
-
-
-def test_only_flagged_gaussians_are_densified(tmp_path, state):
-    vlm = phase(rounds=1, seeds=0)
-    vlm.on_start(state)
-    for name in ("grad_sum", "abs_grad_sum", "seen"):
-        state.gaussians.rows[name].fill_(1.0)
-    vlm._make_room(state)
-    before = len(state.gaussians)
-    flags = flagged(state, vlm._masks)
-    vlm._densify(state)
-    assert len(state.gaussians) == before + int((flags > 0.35).sum()) > before
 
 
 def test_every_box_is_written_down_with_its_verdict(tmp_path, state):
@@ -227,45 +207,62 @@ def test_every_box_is_written_down_with_its_verdict(tmp_path, state):
             )
 
 
-def test_a_second_look_counts_the_regions_more_than_the_rest(state, monkeypatch):
-    vlm, camera = phase(weight=3.0), state.scene.train_cameras[2]
+def test_a_part_lies_round_a_pixel_of_the_region_and_in_the_view():
+    mask = torch.zeros(36, 48, dtype=torch.uint8)
+    mask[2, 3] = mask[30, 40] = 100
+    parts = [part_round_region(mask, str(number)) for number in range(20)]
+    places = {(rows.start, rows.stop, columns.start, columns.stop) for rows, columns in parts}
+    assert places == {(0, 18, 0, 24), (18, 36, 24, 48)}
+
+
+def test_a_part_of_a_view_shows_what_the_whole_one_does(state):
+    camera = state.scene.train_cameras[1]
+    rows, columns = slice(5, 23), slice(17, 41)
+    with torch.no_grad():
+        whole, part = state.render(camera).image, state.render(camera.part(rows, columns)).image
+    torch.testing.assert_close(part, whole[:, rows, columns], atol=1e-5, rtol=0)
+
+
+def test_a_closer_look_counts_the_regions_more_than_the_rest(state, monkeypatch):
+    vlm, camera = phase(weight=3.0, looks=1), state.scene.train_cameras[2]
     vlm._masks = {2: torch.zeros(36, 48, dtype=torch.uint8)}
-    vlm._masks[2][:, :20] = 255
-    drawn = camera.image().requires_grad_()
+    vlm._masks[2][18, 24] = 255
+    drawn = torch.ones(3, 18, 24, requires_grad=True)
     monkeypatch.setattr(state, "draw", lambda view, background, dropout: SimpleNamespace(image=drawn))
     monkeypatch.setattr(vlm, "photo_terms", lambda state, look, weight: {"": (weight * look.output.image).mean()})
-    vlm._second_look(state, SimpleNamespace(iteration=1, camera=camera)).backward()
-    inside, outside = drawn.grad[..., :20], drawn.grad[..., 20:]
-    torch.testing.assert_close(inside, outside[..., :20] * 4)
+    vlm._closer_look(state, SimpleNamespace(iteration=1, camera=camera)).backward()
+    assert drawn.grad[0, 9, 12].item() == pytest.approx(4 * drawn.grad[0, 0, 0].item())
     assert drawn.grad.mean().item() == pytest.approx(1 / drawn.numel()), "one view's weight in all"
 
 
-def test_a_second_look_minimises_what_every_step_does(state):
-    """With no more weight inside than outside it is that view's loss."""
-    vlm, camera = phase(weight=0.0), state.scene.train_cameras[2]
-    vlm._masks = {2: torch.full((36, 48), 255, dtype=torch.uint8)}
+def test_a_closer_look_minimises_what_every_step_does(state):
+    """With no more weight inside than outside it is those parts' mean loss."""
+    vlm, camera = phase(weight=0.0, looks=3), state.scene.train_cameras[2]
+    vlm._masks = {2: torch.zeros(36, 48, dtype=torch.uint8)}
+    vlm._masks[2][18, 24] = 255
     state.iteration = state.config.run.iterations
-    output = state.draw(camera, state.fixed_background(), dropout=vlm.dropout(state))
-    step = Step(1, camera, *state.photo(camera), output)
-    terms = vlm.photo_terms(state, step, None)
+    cut = (slice(9, 27), slice(12, 36))
+    output = state.draw(camera.part(*cut), state.fixed_background(), dropout=vlm.dropout(state))
+    terms = vlm.photo_terms(state, Step(1, camera, camera.image()[:, *cut], None, output), None)
     assert set(terms) == {"image", "squares"}
-    assert vlm._second_look(state, step).item() == pytest.approx(sum(terms.values()).item(), rel=1e-5)
+    look = vlm._closer_look(state, SimpleNamespace(iteration=1, camera=camera))
+    assert look.item() == pytest.approx(sum(terms.values()).item(), rel=1e-5)
 
 
-def test_every_view_with_regions_gets_its_second_looks(state, monkeypatch):
-    vlm, looks = phase(), Counter()
+def test_every_view_with_regions_is_looked_at(state, monkeypatch):
+    vlm, looks = phase(looks=2), Counter()
     vlm._masks = {index: torch.full((36, 48), 255, dtype=torch.uint8) for index in (0, 3, 5)}
 
     def draw(view, background, dropout):
         looks[view.name] += 1
-        return SimpleNamespace(image=view.image())
+        return SimpleNamespace(image=torch.zeros(3, view.height, view.width))
 
     monkeypatch.setattr(state, "draw", draw)
     for iteration in range(90):
         [(camera, _)] = state.next_views()
-        vlm._second_look(state, SimpleNamespace(iteration=iteration, camera=camera))
+        vlm._closer_look(state, SimpleNamespace(iteration=iteration, camera=camera))
     assert set(looks) == {state.scene.train_cameras[index].name for index in vlm._masks}
-    assert min(looks.values()) > 15
+    assert sum(looks.values()) == 180 and min(looks.values()) > 30
 
 
 def test_without_a_detector_nothing_is_weighted_or_recorded(tmp_path):
