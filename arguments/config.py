@@ -34,6 +34,9 @@ class DataConfig:
         low=-1,
     )
     eval: bool = setting(True, "Hold every 8th view out of training (the default; --no_eval trains on all).")
+    hold_out_first: int = setting(
+        0, "Number of the first view held out, by name from 0; another one is another split.", low=0, high=7
+    )
     white_background: bool = setting(False, "White instead of black behind the scene.", flags=("-w",))
     random_background: bool = setting(False, "A random background colour at every iteration.")
     masks: Path | None = setting(

@@ -100,6 +100,7 @@ def load_scene(
     sparse: int | None = None,
     resolution: int = -1,
     hold_out: bool = True,
+    hold_out_first: int = 0,
     masks: Path | None = None,
     invert_masks: bool = False,
     white_background: bool = False,
@@ -116,6 +117,7 @@ def load_scene(
         sparse: Number of the COLMAP model under `sparse/`; None takes the largest.
         resolution: 1, 2, 4, 8 divide the photos' size; -1 limits the width to 1600; else the width in pixels.
         hold_out: Keep every 8th view for testing, or those that the dataset says.
+        hold_out_first: Which of the sorted views is the first of every 8th.
         masks: Folder of masks, `<name>.png` or `<name without extension>.png`; black is ignored. "none" for no masks.
         invert_masks: White is ignored instead.
         white_background: What is behind transparent photos: white instead of black.
@@ -143,7 +145,9 @@ def load_scene(
     opened = _open_photos(source, images, capture, finder, options)
     zero = near_zero(opened.cameras)
     cameras = [camera.moved(zero) for camera in opened.cameras] if zero.any() else opened.cameras
-    test, train = split(cameras, opened.held_out) if hold_out and len(cameras) > 1 else ((), tuple(cameras))
+    test, train = (), tuple(cameras)
+    if hold_out and len(cameras) > 1:
+        test, train = split(cameras, opened.held_out, hold_out_first)
     return Scene(
         train_cameras=train,
         test_cameras=test,
@@ -180,6 +184,7 @@ def open_scene(data: DataConfig, threads: int = 0, device: torch.device = HOST) 
         sparse=data.sparse,
         resolution=data.resolution,
         hold_out=data.eval,
+        hold_out_first=data.hold_out_first,
         masks=data.masks,
         invert_masks=data.invert_masks,
         white_background=data.white_background,
@@ -195,12 +200,16 @@ def kept_share(cameras: Sequence[Camera]) -> float:
     return kept / sum(camera.width * camera.height for camera in cameras)
 
 
-def split(cameras: list[Camera], held_out: dict[str, bool | None]) -> tuple[tuple[Camera, ...], tuple[Camera, ...]]:
+def split(
+    cameras: list[Camera], held_out: dict[str, bool | None], first: int = 0
+) -> tuple[tuple[Camera, ...], tuple[Camera, ...]]:
     """(held out, training) of cameras that are sorted by name; every 8th where the dataset does not choose."""
     if any(held_out[camera.name] for camera in cameras) and not all(held_out[camera.name] for camera in cameras):
         chosen = [bool(held_out[camera.name]) for camera in cameras]
     else:
-        chosen = [index % HELD_OUT_EVERY == 0 for index in range(len(cameras))]
+        if first >= len(cameras):
+            raise UserError(f"--hold_out_first {first}: there are {len(cameras)} views; give a smaller number")
+        chosen = [index % HELD_OUT_EVERY == first for index in range(len(cameras))]
     pairs = list(zip(cameras, chosen, strict=True))
     return tuple(camera for camera, out in pairs if out), tuple(camera for camera, out in pairs if not out)
 

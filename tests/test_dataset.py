@@ -57,6 +57,16 @@ def test_without_holding_out_everything_is_trained(dataset):
     assert scene.test_cameras == ()
 
 
+def test_another_first_view_is_another_split(dataset):
+    scene = load_scene(dataset, hold_out_first=3)
+    assert names(scene.test_cameras) == ["03.png"] and len(scene.train_cameras) == 9
+
+
+def test_a_first_view_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(UserError, match="--hold_out_first 5: there are 3 views"):
+        load_scene(ring(3).write_dataset(tmp_path), hold_out_first=5)
+
+
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_few_views_leave_something_to_train(tmp_path, count):
     scene = load_scene(ring(count).write_dataset(tmp_path))
