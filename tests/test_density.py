@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Densification and pruning do what FastGS says, to the right rows."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -10,6 +13,7 @@ from phases.density import Events, keeping, rotate
 from phases.lifting import carried
 from phases.scores import normalised, removal_costs, score_gaussians
 from scene.gaussian_model import Label
+from scene.photos import Photo
 
 
 @pytest.fixture
@@ -212,6 +216,22 @@ def test_a_removal_costs_the_squared_change_of_all_views_and_that_of_regions_mor
     expected = squared_changes(state, lambda view: 1 + weight * left * (view is camera))
     assert (expected > 0).sum() > 50
     costs = removal_costs(state, {0: (255 * left).to(torch.uint8)}, weight).float()
+    torch.testing.assert_close(costs, expected, rtol=0.3, atol=1e-3 * expected.max().item())
+
+
+def test_what_photos_mask_out_may_change_for_nothing(state, monkeypatch):
+    monkeypatch.setattr("phases.scores.PROBES", 1000)
+    monkeypatch.setattr("phases.scores.UNCLAMPED", 1.0)
+    state.gaussians.rows["logit_opacities"].detach().clamp_(max=1.0)
+    masked = []
+    for camera in state.scene.train_cameras:
+        counts = np.zeros((camera.height, camera.width), bool)
+        counts[:, : camera.width // 3] = True
+        rgb = (camera.image().permute(1, 2, 0) * 255 + 0.5).to(torch.uint8).numpy()
+        masked.append(replace(camera, photo=Photo.in_memory(rgb, counts)))
+    state.scene = replace(state.scene, train_cameras=tuple(masked))
+    expected = squared_changes(state, lambda view: view.mask())
+    costs = removal_costs(state).float()
     torch.testing.assert_close(costs, expected, rtol=0.3, atol=1e-3 * expected.max().item())
 
 
