@@ -49,12 +49,15 @@ METHODS: dict[str, str] = {
     "all-embedded": "--qwen_model_path embedded",
     "all-placebo": "--detector placebo",
     "all-none": "--detector none",
-    "ambient-sphere": "--phases main,ambient --ambient_shape sphere",
-    "ambient-box": "--phases main,ambient --ambient_shape box",
-    "ambient-layers": "--phases main,ambient --ambient_shape layers",
-    "ambient-nowall": "--phases main,ambient --ambient_shape none",
 }
 """Flags of each method; a new one is a new row."""
+
+METHODS |= {
+    f"{shape}-{name}": f"--phases main,ambient --cap_max 12000 --ambient_shape {shape} --seeds {seeds}"
+    for shape in ("tube", "layers", "sphere", "box", "none")
+    for name, seeds in {"seeds": "all", "noseeds": "none"}.items()
+}
+"""Shapes at equal numbers."""
 
 BUDGETS = (3_000, 6_000, 12_000, 24_000, 48_000)
 METHODS |= {

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where phase 2 looks more closely: a part of a view round one of its regions.
+"""Which part of a view phase 2 draws once more: round one of its regions.
 
-Four halves as wide and high cost what one view does and say four views' opinion of what is wrong.
+Four parts, each half as wide and high as its view, are as many pixels as one view, and four photos speak of the regions.
 """
 
 from zlib import crc32
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 PART = 0.5
-"""Width and height of a part, in those of the view."""
+"""Width and height of a part over those of the view."""
 
 
 def part_round_region(mask: Tensor, seed: str) -> tuple[slice, slice]:
