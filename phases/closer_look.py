@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which part of a view phase 2 draws once more: round one of its regions.
 
-Four parts, each half as wide and high as its view, are as many pixels as one view, and four photos speak of the regions.
+Four parts, each half as wide and high as its view, are as many pixels as one view, but four photos say what is wrong.
 """
 
 from zlib import crc32
