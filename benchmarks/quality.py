@@ -156,10 +156,9 @@ def figures(run: Run, args: argparse.Namespace, usage: dict[str, float | None]) 
 
 def split_psnr(run: Run, args: argparse.Namespace) -> dict[str, float]:
     """PSNR inside and outside the projected main region (1.2 subject radii round the focus), mean over views."""
-    from scene.dataset import load_scene
     from scene.view_geometry import view_geometry
 
-    scene = load_scene(run.scene, resolution=args.resolution)
+    scene = _scene(run, args)
     geometry = view_geometry(scene.train_cameras)
     pictures = next(iter((run.folder / "test").glob("ours_*")))
     inside, outside = [], []
@@ -177,21 +176,31 @@ def split_psnr(run: Run, args: argparse.Namespace) -> dict[str, float]:
 
 
 def flagged_gain(run: Run, args: argparse.Namespace) -> float | None:
-    """Gain in PSNR, in dB, inside the regions of all held-out views that the reference's first inspection found.
+    """Gain in PSNR, in dB, inside the regions that the reference's first inspection found, mean over held-out views.
 
     Runs of all phases with one seed are equal up to that inspection. None without a finished reference.
     """
     first = args.out / run.scene.name / REFERENCE / f"seed{run.seed}" / "vlm" / "round_1"
     if args.at or not (first / "summary.json").is_file() or not run.method.startswith("all-"):
         return None
-    before = json.loads((first / "summary.json").read_text())["before"]["held_out"].get("inside_squared")
+    before = json.loads((first / "summary.json").read_text())["before"]
     pictures = next(iter((run.folder / "test").glob("ours_*")))
-    total = weight = 0.0
-    for path in sorted((first / "held_out").glob("*.png")):
-        mask = _pixels(path)[..., 0]
-        error = np.square(_pixels(pictures / "renders" / path.name) - _pixels(pictures / "gt" / path.name)).mean(2)
-        total, weight = total + float((mask * error).sum()), weight + float(mask.sum())
-    return 10 * math.log10(before * weight / total) if before and total else None
+    gains = []
+    for mask in sorted((first / "held_out").glob("*.png")):
+        if f"held_out {mask.stem}" not in before:  # of an older version
+            return None
+        render, photo = (_pixels(pictures / kind / mask.name) for kind in ("renders", "gt"))
+        error = np.average(np.square(render - photo).mean(2), weights=_pixels(mask)[..., 0])
+        gains.append(10 * math.log10(before[f"held_out {mask.stem}"]["inside_squared"] / error))
+    return mean(gains) if gains else None
+
+
+def _scene(run: Run, args: argparse.Namespace) -> Any:
+    """The views as the run had them."""
+    from scene.dataset import load_scene
+
+    data = json.loads((run.folder / "config.json").read_text())["data"]
+    return load_scene(run.scene, resolution=args.resolution, hold_out_first=data.get("hold_out_first", 0))
 
 
 def main_region(camera: Any, focus: np.ndarray, radius: float) -> np.ndarray:

@@ -236,12 +236,14 @@ class VlmRefinement(Phase):
             state.run.event(_balance(self._round, self._before, after), stage="inspection")
 
     def _errors(self, state: TrainingState, audit: AuditRound) -> dict[str, Errors]:
-        """Mean absolute error inside and outside the masks: in all training, held-out, inspected views."""
+        """Errors inside and outside the masks: of all views, of all held out, of each inspected or held out."""
         train, test = state.scene.train_cameras, state.scene.test_cameras
         inspected = {record["view"] for record in audit.records}
         errors = {"train": _inside_outside(state, train, self._masks)}
         if test:
             errors["held_out"] = _inside_outside(state, test, self._held_out)
+        for index, mask in self._held_out.items():
+            errors[f"held_out {index:05d}"] = _inside_outside(state, [test[index]], {0: mask})
         for index, camera in enumerate(train):
             if camera.name in inspected:
                 mine = {0: self._masks[index]} if index in self._masks else {}

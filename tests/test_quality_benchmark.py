@@ -15,14 +15,14 @@ from benchmarks.quality_report import budgets_drawing, report
 from utils.pictures import write_png
 
 
-def finished(root, method: str, error: int) -> Run:
+def finished(root, method: str, error: int, view: int = 0) -> Run:
     """A run whose one held-out render is off by so many levels in its left half, and by 100 in its right half."""
     run = Run(root / "scene", method, 1, root / "scene" / method / "seed1")
     photo = np.full((4, 8, 3), 120, np.uint8)
     render = photo + np.uint8(100)
     render[:, :4] = photo[:, :4] + error
     for kind, picture in (("renders", render), ("gt", photo)):
-        write_png(run.folder / "test" / "ours_5" / kind / "00000.png", picture)
+        write_png(run.folder / "test" / "ours_5" / kind / f"{view:05d}.png", picture)
     return run
 
 
@@ -30,12 +30,17 @@ def test_the_gain_is_that_inside_the_regions_of_the_reference(tmp_path):
     args = argparse.Namespace(out=tmp_path, at=None)
     guided, unguided = finished(tmp_path, REFERENCE, 10), finished(tmp_path, "all-none", 30)
     assert flagged_gain(unguided, args) is None, "no reference yet"
+    for run, error in ((guided, 20), (unguided, 30)):
+        finished(tmp_path, run.method, error, 1)
     mask = np.zeros((4, 8), np.uint8)
     mask[:, :4] = 255
     first = guided.folder / "vlm" / "round_1"
-    write_png(first / "held_out" / "00000.png", mask)
-    (first / "summary.json").write_text(json.dumps({"before": {"held_out": {"inside_squared": 0.04}}}))
-    assert flagged_gain(guided, args) == pytest.approx(20 * math.log10(0.2 / (10 / 255)))
+    for view in (0, 1):
+        write_png(first / "held_out" / f"{view:05d}.png", mask)
+    before = {f"held_out 0000{view}": {"inside_squared": 0.04} for view in (0, 1)}
+    (first / "summary.json").write_text(json.dumps({"before": before}))
+    gains = [20 * math.log10(0.2 / (error / 255)) for error in (10, 20)]
+    assert flagged_gain(guided, args) == pytest.approx(sum(gains) / 2)
     assert flagged_gain(unguided, args) == pytest.approx(20 * math.log10(0.2 / (30 / 255)))
     assert flagged_gain(finished(tmp_path, "fastgs", 10), args) is None
 
