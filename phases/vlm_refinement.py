@@ -236,7 +236,7 @@ class VlmRefinement(Phase):
             state.run.event(_balance(self._round, self._before, after), stage="inspection")
 
     def _errors(self, state: TrainingState, audit: AuditRound) -> dict[str, Errors]:
-        """Errors inside and outside the masks: of all views, of all held out, of each inspected or held out."""
+        """Errors inside and outside the masks: of training views, of held-out ones, of each inspected or held out."""
         train, test = state.scene.train_cameras, state.scene.test_cameras
         inspected = {record["view"] for record in audit.records}
         errors = {"train": _inside_outside(state, train, self._masks)}
