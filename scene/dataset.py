@@ -205,6 +205,8 @@ def split(
 ) -> tuple[tuple[Camera, ...], tuple[Camera, ...]]:
     """(held out, training) of cameras that are sorted by name; every 8th where the dataset does not choose."""
     if any(held_out[camera.name] for camera in cameras) and not all(held_out[camera.name] for camera in cameras):
+        if first:
+            raise UserError(f"--hold_out_first {first}: the dataset says which views are held out; leave the flag out")
         chosen = [bool(held_out[camera.name]) for camera in cameras]
     else:
         if first >= len(cameras):

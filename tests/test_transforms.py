@@ -193,6 +193,11 @@ def test_blenders_layout_is_read_with_its_own_test_views(blender):
     assert len(load_scene(blender, hold_out=False).train_cameras) == 10
 
 
+def test_another_split_than_the_datasets_own_is_refused(blender):
+    with pytest.raises(UserError, match="--hold_out_first 2: the dataset says which views are held out"):
+        load_scene(blender, hold_out_first=2)
+
+
 def test_blenders_transparency_is_background_to_be_trained(blender):
     camera = load_scene(blender, white_background=True).train_cameras[0]
     assert camera.mask() is None
