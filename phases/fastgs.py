@@ -42,8 +42,8 @@ class FastGS(Phase):
         return fastgs_windows(state.iteration, state.config)
 
     def rates(self, state: TrainingState) -> RateFactors:
-        """As published, unless `--rate_boost` asks for more."""
-        return RateFactors(state.config.optim.rate_boost or 1.0)
+        """As published, unless `--rate_boost` or `--rate_end` asks for others."""
+        return RateFactors(state.config.optim.rate_boost or 1.0, state.config.optim.rate_end or 1.0)
 
     def square(self, state: TrainingState) -> float:
         """As published, unless `--lambda_square` asks for some."""

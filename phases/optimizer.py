@@ -21,6 +21,8 @@ COLOUR = ("sh_rest",)
 
 MOST_BOOST = 4.0
 """More makes Gaussians overshoot."""
+COMES_TO_REST = 4000
+"""Iterations of a run up to which the rates end where they are in 3DGS; a longer one has time to come to rest."""
 ENOUGH_VIEWS = 39
 """Of fewer photos, view-dependent colour would learn each by heart."""
 
@@ -37,11 +39,13 @@ class StepWindows:
 class RateFactors:
     """Factors on the learning rates.
 
-    boost: at the start of the run; positions, which come to rest anyway, keep it, the others fall to their own.
+    boost: at the start of the run; positions, which come to rest anyway, keep it.
+    end: at the end of the run, of all but the positions.
     colour: on the higher SH bands, throughout.
     """
 
     boost: float = 1.0
+    end: float = 1.0
     colour: float = 1.0
 
 
@@ -66,6 +70,11 @@ def fastgs_windows(iteration: int, config: Config) -> StepWindows:
 def short_run_boost(config: Config) -> float:
     """How much higher the rates of a short run begin: fewer steps have the same way to go. 1 for a full run."""
     return min(MOST_BOOST, max(1.0, (FULL_RUN / config.run.planned) ** (2 / 3)))
+
+
+def long_run_end(config: Config) -> float:
+    """How much lower the rates of a long run end, where else they would only stir what has been reached."""
+    return min(1.0, COMES_TO_REST / config.run.planned)
 
 
 def few_views_colour(views: int) -> float:
@@ -100,7 +109,8 @@ class Optimizer:
     def rates(self, iteration: int, factors: RateFactors = PUBLISHED) -> dict[str, float]:
         """Learning rate of each parameter at an iteration."""
         c = self._config
-        fall = factors.boost ** (1 - min(iteration / self._planned, 1.0))
+        u = min(iteration / self._planned, 1.0)
+        fall = factors.boost ** (1 - u) * factors.end**u
         return {
             "means": factors.boost * self.position_rate(iteration),
             "log_scales": fall * c.scaling_lr,

@@ -63,10 +63,10 @@ def test_the_position_rate_decays_log_linearly(tmp_path):
     assert first / last == pytest.approx(100) and middle**2 == pytest.approx(first * last)
 
 
-def test_a_boost_falls_to_one_for_all_rates_but_the_positions(tmp_path):
+def test_all_rates_but_the_positions_fall_from_the_boost_to_the_end(tmp_path):
     optimizer = tiny.state(tmp_path / "run", tiny.config(tmp_path / "run", iterations=100)).optimizer
-    for iteration, factor in ((0, 4.0), (50, 2.0), (100, 1.0), (150, 1.0)):
-        own, boosted = optimizer.rates(iteration), optimizer.rates(iteration, RateFactors(4.0))
+    for iteration, factor in ((0, 4.0), (50, 1.0), (100, 0.25), (150, 0.25)):
+        own, boosted = optimizer.rates(iteration), optimizer.rates(iteration, RateFactors(4.0, 0.25))
         for name in own:
             assert boosted[name] / own[name] == pytest.approx(4.0 if name == "means" else factor), name
 
@@ -80,6 +80,15 @@ def test_phases_of_a_short_run_begin_with_higher_rates_and_plain_fastgs_does_not
     assert Ambient().rates(given).boost == FastGS().rates(given).boost == 3
 
 
+@pytest.mark.parametrize(("iterations", "end"), [(100, 1), (4_000, 1), (10_000, 0.4), (30_000, 4 / 30)])
+def test_phases_of_a_long_run_come_to_rest_and_plain_fastgs_does_not(tmp_path, iterations, end):
+    state = tiny.state(tmp_path / "run", tiny.config(tmp_path / "run", iterations=iterations))
+    assert Ambient().rates(state).end == pytest.approx(end)
+    assert FastGS().rates(state).end == 1
+    given = tiny.state(tmp_path / "given", tiny.config(tmp_path / "given", optim={"rate_end": 0.5}))
+    assert Ambient().rates(given).end == FastGS().rates(given).end == 0.5
+
+
 @pytest.mark.parametrize(("views", "factor"), [(3, 3 / 39), (13, 1 / 3), (39, 1), (1000, 1)])
 def test_few_views_teach_their_view_dependent_colour_slowly(views, factor):
     assert few_views_colour(views) == pytest.approx(factor)
@@ -88,7 +97,7 @@ def test_few_views_teach_their_view_dependent_colour_slowly(views, factor):
 def test_only_the_higher_bands_are_slowed_and_only_by_phases_and_not_where_a_rate_is_given(tmp_path):
     state = tiny.state(tmp_path / "run")
     views = len(state.scene.train_cameras)
-    own, slowed = (state.optimizer.rates(10, RateFactors(2.0, colour)) for colour in (1.0, 0.25))
+    own, slowed = (state.optimizer.rates(10, RateFactors(2.0, colour=colour)) for colour in (1.0, 0.25))
     assert slowed == own | {"sh_rest": own["sh_rest"] / 4}
     assert Ambient().rates(state).colour == few_views_colour(views) < 1 and FastGS().rates(state).colour == 1
     config = tiny.config(tmp_path / "given")
