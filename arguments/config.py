@@ -148,14 +148,14 @@ class OptimConfig:
     rotation_lr: float = setting(0.001, "Learning rate of the quaternions.", low=0)
     rate_boost: float | None = setting(
         None,
-        "Factor on the learning rates at the start of the run, falling to --rate_end at its end, kept for positions; "
-        "default in the phases (30000 / iterations)^(2/3), 4 at most, in plain FastGS 1.",
+        "Factor on the learning rates at the start of the run, falling to 1 at its end, kept for positions; default in "
+        "the phases (30000 / iterations)^(2/3), 4 at most, in plain FastGS 1.",
         low=0.01,
     )
     rate_end: float | None = setting(
         None,
-        "Factor on the learning rates at the end of the run, but for positions; default in the phases "
-        "4000 / iterations, 1 at most, in plain FastGS 1.",
+        "Factor on the learning rates at the end of the run, but for positions, which they begin to fall to at "
+        "--keep_at; default in the phases 4000 / iterations, 1 at most, in plain FastGS 1.",
         low=0.001,
     )
     dropout: float | None = setting(

@@ -39,8 +39,8 @@ class StepWindows:
 class RateFactors:
     """Factors on the learning rates.
 
-    boost: at the start of the run; positions, which come to rest anyway, keep it.
-    end: at the end of the run, of all but the positions.
+    boost: at the start of the run; positions, which come to rest anyway, keep it, the others fall to their own.
+    end: at the end of the run, of all but the positions; the others begin to fall to it when the keeping is over.
     colour: on the higher SH bands, throughout.
     """
 
@@ -92,6 +92,7 @@ class Optimizer:
         self._extent = extent
         self._last = config.run.iterations
         self._planned = config.run.planned
+        self._kept = round(config.optim.keep_at * config.run.planned)
         self.steps = {name: 0 for name in PARAMETERS}
         self._gathered = {name: 0 for name in PARAMETERS}
         for name in PARAMETERS:
@@ -110,7 +111,8 @@ class Optimizer:
         """Learning rate of each parameter at an iteration."""
         c = self._config
         u = min(iteration / self._planned, 1.0)
-        fall = factors.boost ** (1 - u) * factors.end**u
+        rest = min(max(iteration - self._kept, 0) / max(self._planned - self._kept, 1), 1.0)
+        fall = factors.boost ** (1 - u) * factors.end**rest
         return {
             "means": factors.boost * self.position_rate(iteration),
             "log_scales": fall * c.scaling_lr,

@@ -63,10 +63,10 @@ def test_the_position_rate_decays_log_linearly(tmp_path):
     assert first / last == pytest.approx(100) and middle**2 == pytest.approx(first * last)
 
 
-def test_all_rates_but_the_positions_fall_from_the_boost_to_the_end(tmp_path):
+def test_a_boost_falls_to_one_for_all_rates_but_the_positions(tmp_path):
     optimizer = tiny.state(tmp_path / "run", tiny.config(tmp_path / "run", iterations=100)).optimizer
-    for iteration, factor in ((0, 4.0), (50, 1.0), (100, 0.25), (150, 0.25)):
-        own, boosted = optimizer.rates(iteration), optimizer.rates(iteration, RateFactors(4.0, 0.25))
+    for iteration, factor in ((0, 4.0), (50, 2.0), (100, 1.0), (150, 1.0)):
+        own, boosted = optimizer.rates(iteration), optimizer.rates(iteration, RateFactors(4.0))
         for name in own:
             assert boosted[name] / own[name] == pytest.approx(4.0 if name == "means" else factor), name
 
@@ -78,6 +78,15 @@ def test_phases_of_a_short_run_begin_with_higher_rates_and_plain_fastgs_does_not
     assert FastGS().rates(state).boost == 1
     given = tiny.state(tmp_path / "given", tiny.config(tmp_path / "given", optim={"rate_boost": 3.0}))
     assert Ambient().rates(given).boost == FastGS().rates(given).boost == 3
+
+
+def test_from_the_last_keeping_on_all_rates_but_the_positions_come_to_rest(tmp_path):
+    config = tiny.config(tmp_path / "run", iterations=100, optim={"keep_at": 0.6})
+    optimizer = tiny.state(tmp_path / "run", config).optimizer
+    for iteration, factor in ((0, 1.0), (60, 1.0), (80, 0.5), (100, 0.25), (150, 0.25)):
+        own, resting = optimizer.rates(iteration), optimizer.rates(iteration, RateFactors(end=0.25))
+        for name in own:
+            assert resting[name] / own[name] == pytest.approx(1.0 if name == "means" else factor), name
 
 
 @pytest.mark.parametrize(("iterations", "end"), [(100, 1), (4_000, 1), (10_000, 0.4), (30_000, 4 / 30)])
