@@ -152,11 +152,12 @@ class OptimConfig:
         "the phases (30000 / iterations)^(2/3), 4 at most, in plain FastGS 1.",
         low=0.01,
     )
-    rate_end: float | None = setting(
-        None,
-        "Factor on the learning rates at the end of the run, but for positions, which they begin to fall to at "
-        "--keep_at; default in the phases 4000 / iterations, 1 at most, in plain FastGS 1.",
-        low=0.001,
+    rate_rest: float = setting(
+        0.1,
+        "Share of the run, at its end, over which all learning rates but the positions' fall to nothing in the phases; "
+        "plain FastGS has it when given.",
+        low=0,
+        high=1,
     )
     dropout: float | None = setting(
         None,

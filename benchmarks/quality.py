@@ -29,7 +29,7 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-RATES_AND_LOSS = "--step_every 1 --rate_boost 4 --lambda_square 8 --opacity_reg 0.02"
+RATES_AND_LOSS = "--step_every 1 --rate_boost 4 --rate_rest 0.1 --lambda_square 8 --opacity_reg 0.02"
 """Rates and loss that the phases have at 4 000 iterations, for plain FastGS."""
 
 METHODS: dict[str, str] = {

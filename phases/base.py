@@ -17,7 +17,7 @@ from arguments import setting
 
 from .density import Events, keeping
 from .dropout import usual_dropout
-from .optimizer import RateFactors, StepWindows, few_views_colour, long_run_end, short_run_boost
+from .optimizer import RateFactors, StepWindows, few_views_colour, short_run_boost
 from .scores import where_seen
 from .state import Step, TrainingState
 
@@ -91,11 +91,11 @@ class Phase(ABC):
 
     def rates(self, state: TrainingState) -> RateFactors:
         """Factors on the learning rates. Default: as given, else by the run's length and by the number of views."""
-        optim = state.config.optim
-        boost = short_run_boost(state.config) if optim.rate_boost is None else optim.rate_boost
-        end = long_run_end(state.config) if optim.rate_end is None else optim.rate_end
+        given = state.config.optim.rate_boost
+        boost = short_run_boost(state.config) if given is None else given
         as_given = "--highfeature_lr" in state.config.given
-        return RateFactors(boost, end, 1.0 if as_given else few_views_colour(len(state.scene.train_cameras)))
+        colour = 1.0 if as_given else few_views_colour(len(state.scene.train_cameras))
+        return RateFactors(boost, state.config.optim.rate_rest, colour)
 
     def square(self, state: TrainingState) -> float:
         """Weight of the mean squared error in the loss. Default: `--lambda_square`.

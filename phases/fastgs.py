@@ -42,8 +42,9 @@ class FastGS(Phase):
         return fastgs_windows(state.iteration, state.config)
 
     def rates(self, state: TrainingState) -> RateFactors:
-        """As published, unless `--rate_boost` or `--rate_end` asks for others."""
-        return RateFactors(state.config.optim.rate_boost or 1.0, state.config.optim.rate_end or 1.0)
+        """As published, unless `--rate_boost` or `--rate_rest` asks for others."""
+        optim = state.config.optim
+        return RateFactors(optim.rate_boost or 1.0, optim.rate_rest if "--rate_rest" in state.config.given else 0.0)
 
     def square(self, state: TrainingState) -> float:
         """As published, unless `--lambda_square` asks for some."""

@@ -21,8 +21,6 @@ COLOUR = ("sh_rest",)
 
 MOST_BOOST = 4.0
 """More makes Gaussians overshoot."""
-COMES_TO_REST = 4000
-"""Iterations of a run up to which the rates end where they are in 3DGS; a longer one has time to come to rest."""
 ENOUGH_VIEWS = 39
 """Of fewer photos, view-dependent colour would learn each by heart."""
 
@@ -40,12 +38,12 @@ class RateFactors:
     """Factors on the learning rates.
 
     boost: at the start of the run; positions, which come to rest anyway, keep it, the others fall to their own.
-    end: at the end of the run, of all but the positions; the others begin to fall to it when the keeping is over.
+    rest: share of the run, at its end, over which all but the positions' fall to nothing.
     colour: on the higher SH bands, throughout.
     """
 
     boost: float = 1.0
-    end: float = 1.0
+    rest: float = 0.0
     colour: float = 1.0
 
 
@@ -72,11 +70,6 @@ def short_run_boost(config: Config) -> float:
     return min(MOST_BOOST, max(1.0, (FULL_RUN / config.run.planned) ** (2 / 3)))
 
 
-def long_run_end(config: Config) -> float:
-    """How much lower the rates of a long run end, where else they would only stir what has been reached."""
-    return min(1.0, COMES_TO_REST / config.run.planned)
-
-
 def few_views_colour(views: int) -> float:
     """Factor on the rate of the higher SH bands when training on so many views."""
     return min(1.0, views / ENOUGH_VIEWS)
@@ -92,7 +85,6 @@ class Optimizer:
         self._extent = extent
         self._last = config.run.iterations
         self._planned = config.run.planned
-        self._kept = round(config.optim.keep_at * config.run.planned)
         self.steps = {name: 0 for name in PARAMETERS}
         self._gathered = {name: 0 for name in PARAMETERS}
         for name in PARAMETERS:
@@ -111,8 +103,8 @@ class Optimizer:
         """Learning rate of each parameter at an iteration."""
         c = self._config
         u = min(iteration / self._planned, 1.0)
-        rest = min(max(iteration - self._kept, 0) / max(self._planned - self._kept, 1), 1.0)
-        fall = factors.boost ** (1 - u) * factors.end**rest
+        left = self._last - iteration + 1
+        fall = factors.boost ** (1 - u) * min(left / max(factors.rest * self._planned, 1.0), 1.0)
         return {
             "means": factors.boost * self.position_rate(iteration),
             "log_scales": fall * c.scaling_lr,

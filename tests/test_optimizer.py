@@ -80,22 +80,28 @@ def test_phases_of_a_short_run_begin_with_higher_rates_and_plain_fastgs_does_not
     assert Ambient().rates(given).boost == FastGS().rates(given).boost == 3
 
 
-def test_from_the_last_keeping_on_all_rates_but_the_positions_come_to_rest(tmp_path):
-    config = tiny.config(tmp_path / "run", iterations=100, optim={"keep_at": 0.6})
-    optimizer = tiny.state(tmp_path / "run", config).optimizer
-    for iteration, factor in ((0, 1.0), (60, 1.0), (80, 0.5), (100, 0.25), (150, 0.25)):
-        own, resting = optimizer.rates(iteration), optimizer.rates(iteration, RateFactors(end=0.25))
+def test_at_the_end_all_rates_but_the_positions_come_to_rest(tmp_path):
+    optimizer = tiny.state(tmp_path / "run", tiny.config(tmp_path / "run", iterations=100)).optimizer
+    for iteration, factor in ((1, 1.0), (61, 1.0), (81, 0.5), (100, 1 / 40)):
+        own, resting = optimizer.rates(iteration), optimizer.rates(iteration, RateFactors(rest=0.4))
         for name in own:
             assert resting[name] / own[name] == pytest.approx(1.0 if name == "means" else factor), name
 
 
-@pytest.mark.parametrize(("iterations", "end"), [(100, 1), (4_000, 1), (10_000, 0.4), (30_000, 4 / 30)])
-def test_phases_of_a_long_run_come_to_rest_and_plain_fastgs_does_not(tmp_path, iterations, end):
-    state = tiny.state(tmp_path / "run", tiny.config(tmp_path / "run", iterations=iterations))
-    assert Ambient().rates(state).end == pytest.approx(end)
-    assert FastGS().rates(state).end == 1
-    given = tiny.state(tmp_path / "given", tiny.config(tmp_path / "given", optim={"rate_end": 0.5}))
-    assert Ambient().rates(given).end == FastGS().rates(given).end == 0.5
+def test_a_lengthened_run_comes_to_rest_at_its_own_end(tmp_path):
+    config = tiny.config(tmp_path / "run", iterations=150, schedule_iterations=100)
+    optimizer = tiny.state(tmp_path / "run", config).optimizer
+    for iteration, factor in ((100, 1.0), (141, 1.0), (146, 0.5)):
+        own, resting = optimizer.rates(iteration), optimizer.rates(iteration, RateFactors(rest=0.1))
+        assert resting["sh_dc"] / own["sh_dc"] == pytest.approx(factor)
+
+
+def test_phases_come_to_rest_and_plain_fastgs_only_where_asked_to(tmp_path):
+    config = tiny.config(tmp_path / "run", optim={"rate_rest": 0.2})
+    assert Ambient().rates(tiny.state(tmp_path / "run", config)).rest == 0.2
+    assert FastGS().rates(tiny.state(tmp_path / "plain", config)).rest == 0
+    given = replace(config, given=(*config.given, "--rate_rest"))
+    assert FastGS().rates(tiny.state(tmp_path / "given", given)).rest == 0.2
 
 
 @pytest.mark.parametrize(("views", "factor"), [(3, 3 / 39), (13, 1 / 3), (39, 1), (1000, 1)])
