@@ -103,7 +103,7 @@ class Optimizer:
         """Learning rate of each parameter at an iteration."""
         c = self._config
         u = min(iteration / self._planned, 1.0)
-        left = self._last - iteration + 1
+        left = (self._planned if iteration <= self._planned else self._last) - iteration + 1
         fall = factors.boost ** (1 - u) * min(left / max(factors.rest * self._planned, 1.0), 1.0)
         return {
             "means": factors.boost * self.position_rate(iteration),
