@@ -396,7 +396,9 @@ def main(args):
             run.step(iteration, phase="main", losses={"image": 1.0}, gaussians=1)
             run.checkpoint_if_due(iteration, lambda: {"iteration": iteration})
             print(iteration, flush=True)
-            time.sleep(float(args[1]))
+            until = time.monotonic() + float(args[1])
+            while time.monotonic() < until:  # a signal right before one long sleep would be heard only after it
+                time.sleep(0.01)
 
 sys.exit(run_command(main))
 """
