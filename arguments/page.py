@@ -17,8 +17,8 @@ give way to what the command line says.
 `--resume` takes all settings from the run's `config.json`. Only what does not change the result may be given anew:
 `--source` (the dataset has moved; another one is noticed and refused), `--threads`, `--backend`, `--quiet`,
 `--data_device`, `--checkpoint_every`, `--checkpoint_iterations`. Any other flag that differs is named and refused. A
-larger `--iterations` keeps the schedule of the first run and lengthens its last phase, after its end too; the rates rise
-again and come to rest at the new end.
+larger `--iterations` keeps the schedule of the first run and lengthens its last phase, after its end too; the rates
+rise again and come to rest at the new end.
 """
 
 NOT_YET = """## Accepted at their default only
