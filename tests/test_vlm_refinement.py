@@ -187,15 +187,14 @@ def test_refining_lowers_the_error_inside(tmp_path):
     state = damaged(tmp_path / "run", iterations=80)
     run(state, phase(rounds=1, length=80))
     figures = summary(tmp_path / "run")
-    before_all = figures["before"]
-    before, after = before_all["train"], figures["after"]["train"]
+    before, after = figures["before"]["train"], figures["after"]["train"]
     assert figures["inspection"]["accepted"] > 0 and before["inside"] > 3 * before["outside"]
     assert after["inside"] < 0.85 * before["inside"]
     assert figures["after"]["held_out"]["inside"] < figures["before"]["held_out"]["inside"]
     assert "seconds" not in figures["inspection"]
     masks = [cv2.imread(str(path), 0) for path in (tmp_path / "run" / "vlm" / "round_1" / "held_out").iterdir()]
     assert masks and all(mask.max() > 0 for mask in masks)
-    assert sum(name.startswith("held_out 0") for name in before_all) == len(masks)
+    assert sum(name.startswith("held_out 0") for name in figures["before"]) == len(masks)
 
 
 def test_every_box_is_written_down_with_its_verdict(tmp_path, state):
