@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Phase 1: wrap the subject in an oblique hollow elliptical tube, then train the whole scene.
+"""Phase 1: wrap the subject in oblique hollow elliptical tubes, then train the whole scene.
 
 Seeds go first, to surfaces of known depth wherever the render is empty or wrong. The wall is for what no depth
 could be found for: sky, ceiling, plain walls, glass.
@@ -33,7 +33,8 @@ WRONG = 0.1
 SEEDED = 0.1
 """Alpha that seeds have added where they explain a pixel."""
 LAYERS = (1.0, 2.0, 4.0, 10.0)
-"""Sizes of concentric tubes relative to the placed one, about even in inverse depth."""
+"""Sizes of concentric tubes relative to the placed one, about even in inverse depth: the nearest stands right behind
+the cameras, and what is further away would slide from view to view on it."""
 SPHERE = 2.5
 """Radius of the sphere, and half side of the box, in units of the camera ring's larger semi-axis."""
 WALL, BARE_WALL = 2_000, 5_000
@@ -60,7 +61,9 @@ class Ambient(Phase):
     name: ClassVar[str] = "ambient"
     share: ClassVar[float] = 16 / 30
 
-    shape: Literal["tube", "layers", "sphere", "box", "none"] = setting("tube", "What is put round the scene.")
+    shape: Literal["tube", "layers", "sphere", "box", "none"] = setting(
+        "layers", "What is put round the scene: one tube, layers of tubes, a sphere, a box."
+    )
     points: int = setting(-1, f"Gaussians on the wall; -1: {WALL} with seeds, {BARE_WALL} without.", low=-1)
     seeds: int = setting(
         10_000,
