@@ -33,8 +33,8 @@ WRONG = 0.1
 SEEDED = 0.1
 """Alpha that seeds have added where they explain a pixel."""
 LAYERS = (1.0, 2.0, 4.0, 10.0)
-"""Sizes of concentric tubes relative to the placed one, about even in inverse depth: the nearest stands right behind
-the cameras, and what is further away would slide from view to view on it."""
+"""Sizes of concentric tubes relative to the placed one, about even in inverse depth; that one is as small as it can be,
+often right behind the cameras."""
 SPHERE = 2.5
 """Radius of the sphere, and half side of the box, in units of the camera ring's larger semi-axis."""
 WALL, BARE_WALL = 2_000, 5_000
@@ -105,7 +105,7 @@ class Ambient(Phase):
             return times_seen(points, open_views) > 0
 
         if not count or not any(mask.any() for _, mask in open_views):
-            state.run.event(f"{self.shape}: nothing is left unexplained, no wall", wall=0)
+            state.run.event(f"nothing is left unexplained: no wall ({self.shape})", wall=0)
             return
         wall = where_wanted(make, count, wanted)
         colors, _ = photo_colors(
@@ -121,7 +121,7 @@ class Ambient(Phase):
             opacity=self.opacity,
             label=Label.AMBIENT,
         )
-        state.run.event(f"{len(wall)} Gaussians on the {self.shape}", wall=len(wall))
+        state.run.event(f"{len(wall)} Gaussians on the wall ({self.shape})", wall=len(wall))
 
     def _wall(self, state: TrainingState, looks: list[_Look]) -> Callable[[int], Wall]:
         """The chosen shape as a function of the number of points."""

@@ -69,7 +69,16 @@ def test_every_wall_point_is_seen_by_some_camera(tmp_path):
     assert seen.all()
 
 
-@pytest.mark.parametrize("shape", ["layers", "sphere", "box"])
+def test_the_wall_stands_in_four_sizes_round_one_axis(tmp_path):
+    state = make(tmp_path, seeds="none")
+    phase(points=400).on_start(state)
+    tube = next(record["tube"] for record in records(state) if "tube" in record)
+    offset = state.gaussians.means.detach()[ambient_rows(state)].double().numpy() - np.array(tube["center"])
+    sizes = np.linalg.norm(offset @ np.array(tube["across"]).T / tube["semi_axes"], axis=1)
+    assert set(np.round(sizes, 3)) == {1.0, 2.0, 4.0, 10.0}
+
+
+@pytest.mark.parametrize("shape", ["tube", "sphere", "box"])
 def test_other_shapes_are_there_for_comparison(tmp_path, shape):
     state = make(tmp_path, seeds="none")
     phase(points=200, shape=shape).on_start(state)

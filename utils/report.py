@@ -190,7 +190,7 @@ def _geometry(run: Run) -> Markup:
     rows = [
         (text, f"{value:.1%}" if unit == "%" else f"{value:.4g}") for text, value, unit in known if value is not None
     ]
-    wall = " and the wall of the tube (lines)" if isinstance(tube, Mapping) else ""
+    wall = " and the wall of the innermost tube (lines)" if isinstance(tube, Mapping) else ""
     note = f"Cameras (points), subject (disc){wall}; both drawings are to scale."
     return section("Where things are", drawing, table(("Tube", ""), rows) if rows and drawing else "", note=note)
 
