@@ -126,8 +126,8 @@ def _check(settings: argparse.Namespace) -> None:
 def _render_run(settings: argparse.Namespace) -> None:
     """A run's folder: its views, or a path among them."""
     trained = load_model(settings.model_path, settings.iteration)
-    data, mult = run_settings(settings, trained.settings)
-    model = _model(trained.splats, data.white_background, mult, _device(settings))
+    data = data_settings(settings, trained.settings)
+    model = _model(trained.splats, data.white_background, settings.mult, _device(settings))
     name = f"ours_{trained.iteration}"
     scene = open_scene(data)
     if settings.trajectory is not None:
@@ -163,18 +163,13 @@ def _render_ply(settings: argparse.Namespace) -> None:
         _write_views(settings, model, cameras, output)
 
 
-def run_settings(settings: argparse.Namespace, cfg_args: dict[str, Any]) -> tuple[DataConfig, float | None]:
-    """The dataset's settings and the compact-box factor: flags, else config.json, else a stranger's cfg_args."""
+def data_settings(settings: argparse.Namespace, cfg_args: dict[str, Any]) -> DataConfig:
+    """The dataset's settings: flags, else config.json, else a stranger's cfg_args."""
     file = settings.model_path / store.FILE_NAME
-    mult = settings.mult
-    if file.is_file():
-        config = store.load(file)
-        data, mult = config.data, mult or config.pipeline.mult
-    else:
-        data = _strangers_data(cfg_args)
+    data = store.load(file).data if file.is_file() else _strangers_data(cfg_args)
     names = ("source", "images", "resolution", "white_background", "eval")
     given = {name: getattr(settings, name) for name in names if getattr(settings, name) is not None}
-    return replace(data, **given), mult
+    return replace(data, **given)
 
 
 def _strangers_data(cfg_args: dict[str, Any]) -> DataConfig:

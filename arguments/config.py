@@ -121,6 +121,12 @@ class PipelineConfig:
     mult: float = setting(
         0.5, "Compact box: a Gaussian ends where its Mahalanobis distance^2 is mult 2 ln(255 o).", low=1e-3
     )
+    mult_final: float | None = setting(
+        None,
+        "The same from --keep_from on; default in the phases 1, the full footprint, as viewers draw it; with --mult "
+        "given, and in plain FastGS, that.",
+        low=1e-3,
+    )
     antialiasing: bool = setting(False, "Mip-Splatting's filter.", supported=False)
     convert_SHs_python: bool = setting(False, "SH in Python.", supported=False)
     compute_cov3D_python: bool = setting(False, "Covariances in Python.", supported=False)

@@ -80,12 +80,11 @@ class World:
 
 def open_world(run: Path) -> World:
     """Read a finished run; its dataset must be where it was."""
-    config, trained = store.load(run / store.FILE_NAME), load_model(run)
-    parameters = {name: torch.from_numpy(array) for name, array in trained.splats.parameters().items()}
-    degrees = {"max_sh_degree": trained.splats.max_sh_degree, "sh_degree": trained.splats.sh_degree}
-    background = torch.full((3,), float(config.data.white_background))
-    scene = open_scene(config.data)
-    return World(GaussianModel(parameters, **degrees), scene.train_cameras, background, config.pipeline.mult)
+    data, splats = store.load(run / store.FILE_NAME).data, load_model(run).splats
+    parameters = {name: torch.from_numpy(array) for name, array in splats.parameters().items()}
+    gaussians = GaussianModel(parameters, max_sh_degree=splats.max_sh_degree, sh_degree=splats.sh_degree)
+    background = torch.full((3,), float(data.white_background))
+    return World(gaussians, open_scene(data).train_cameras, background, splats.tags.get("mult", 1.0))
 
 
 # -- defects: all parameters, changed where the spot [N] is true --------------------------------------------------

@@ -91,7 +91,7 @@ def step(state: TrainingState, phase: Steady, clock: Clock) -> None:
     with clock.stage("photo"):
         image, mask = camera.image(), camera.mask()
     with clock.stage("render"):
-        output = render(camera, gaussians, background, mult=state.config.pipeline.mult)
+        output = render(camera, gaussians, background, mult=state.mult)
     judged = Step(state.iteration, camera, image, mask, output)
     with clock.stage("loss"):
         losses = phase.loss(state, judged)
@@ -138,7 +138,7 @@ def measure(args: argparse.Namespace, state: TrainingState) -> dict[str, Any]:
     return {
         "gaussians": len(state.gaussians),
         "threads": args.threads,
-        "mult": state.config.pipeline.mult,
+        "mult": state.mult,
         "steps": args.steps,
         "steps_per_cpu_second": args.steps / cpu,
         "steps_per_second": args.steps / wall,

@@ -112,7 +112,7 @@ def survey(state: TrainingState) -> tuple[np.ndarray, np.ndarray]:
         output, (photo, mask) = state.render(camera, want_weights=True), state.photo(camera)
         error = (output.image.clamp(0, 1) - photo).abs().mean(0)
         error = error if mask is None else error * mask
-        need += scatter(camera, gaussians, error[None], mult=state.config.pipeline.mult)[:, 0]
+        need += scatter(camera, gaussians, error[None], mult=state.mult)[:, 0]
         weights[index] = output.summed_weights[sample].cpu().numpy()
     return need[sample].cpu().numpy(), weights / np.maximum(weights.max(0), 1e-9)
 

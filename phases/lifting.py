@@ -159,7 +159,7 @@ def depth_gate(look: Look, box: Box) -> Tensor | None:
 def carried(state: TrainingState, camera: Camera, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Blend weight of each Gaussian inside a mask [H, W], and in all, each [N]."""
     values = torch.stack([mask.float(), torch.ones_like(mask, dtype=torch.float32)]).to(state.device)
-    weights = scatter(camera, state.gaussians, values, mult=state.config.pipeline.mult)
+    weights = scatter(camera, state.gaussians, values, mult=state.mult)
     return weights[:, 0], weights[:, 1]
 
 

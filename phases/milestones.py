@@ -142,7 +142,7 @@ class Milestones:
             labels=state.gaussians.labels.cpu().numpy(),
             births=state.gaussians.births.cpu().numpy(),
             sh_degree=state.gaussians.sh_degree,
-            mult=state.config.pipeline.mult,
+            mult=state.mult,
             white_background=state.config.data.white_background,
             origin=state.scene.zero,
         )

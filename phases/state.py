@@ -18,7 +18,7 @@ from scene.photo_cache import AHEAD
 from scene.view_geometry import ViewGeometry
 from utils.run_dir import RunDir
 
-from .density import DensityControl
+from .density import DensityControl, keeping
 from .dropout import thinned
 from .optimizer import Optimizer
 from .ranks import OneProcess
@@ -125,7 +125,16 @@ class TrainingState:
     def render(self, camera: Camera, **options: Any) -> RenderOutput:
         """The present Gaussians from a camera, as they are evaluated: fixed background, the run's compact box."""
         options.setdefault("background", self.fixed_background())
-        return render(camera, self.gaussians, mult=self.config.pipeline.mult, **options)
+        return render(camera, self.gaussians, mult=self.mult, **options)
+
+    @property
+    def mult(self) -> float:
+        """Compact-box factor of this iteration: small while Gaussians grow, the full footprint for those that stay."""
+        config, final = self.config, self.config.pipeline.mult_final
+        if final is None:
+            as_given = config.run.phases == "none" or config.optim.fastgs_faithful or "--mult" in config.given
+            final = config.pipeline.mult if as_given else 1.0
+        return final if self.iteration >= keeping(config)[0] else config.pipeline.mult
 
     def state_dict(self) -> dict[str, Any]:
         """Everything an exact continuation needs, as plain data."""

@@ -131,7 +131,7 @@ def test_a_command_ends_with_code_two(machine, command, tmp_path, capsys):
     if command is render:
         pytest.importorskip("plyfile")
         machine.setattr(render, "load_model", lambda *_: SimpleNamespace(splats=None, settings={}))
-        machine.setattr(render, "run_settings", lambda *_: (SimpleNamespace(white_background=False), 1.0))
+        machine.setattr(render, "data_settings", lambda *_: SimpleNamespace(white_background=False))
     assert run_command(command.main, [*data, "-m", str(folder), "--backend", "cuda"]) == 2
     said = capsys.readouterr()
     assert said.out == "" and len(said.err.splitlines()) == 1 and "no NVIDIA driver" in said.err

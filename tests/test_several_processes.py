@@ -37,7 +37,7 @@ def by_hand(state, phase, views) -> dict[str, torch.Tensor]:
     """Gradients and statistics that views add to a state's rows, which stay as they are."""
     rows = state.gaussians.rows
     for camera, background in views:
-        output = render(camera, state.gaussians, background, mult=state.config.pipeline.mult)
+        output = render(camera, state.gaussians, background, mult=state.mult)
         step = Step(1, camera, camera.image(), camera.mask(), output)
         sum(phase.loss(state, step).values()).backward()
         state.density.gather(state.gaussians, step)
