@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import metrics
+import render
 import train
+from scene.model_folder import load_model
 from tests.scenes.small_capture import write_capture
 from utils import checkpoint
 from utils.command import run_command
@@ -95,6 +98,17 @@ def test_the_log_tells_of_every_tenth_iteration_and_the_last_test(whole):
     assert set(range(10, ITERATIONS + 1, 10)) <= set(figures)
     tests = [line for line in log(whole) if "psnr" in line]
     assert tests[-1]["iteration"] == ITERATIONS and tests[-1]["psnr"] > 5
+
+
+@pytest.mark.parametrize(("other", "mult"), [("whole", 1.0), ("plain", 0.5)])
+def test_a_model_says_how_far_its_gaussians_reach_and_is_drawn_so(tmp_path, request, other, mult):
+    folder = shutil.copytree(request.getfixturevalue(other), tmp_path / "M")
+    assert load_model(folder).splats.tags["mult"] == mult
+    for command, more in ((render, ("--skip_train")), (metrics, ())):
+        assert run_command(command.main, ["-m", str(folder), "--quiet", *more]) == 0
+    (measured,) = json.loads((folder / "results.json").read_text()).values()
+    told = [line["psnr"] for line in log(folder) if line.get("split") == "test"]
+    assert measured["PSNR"] == pytest.approx(told[-1], abs=0.02)
 
 
 def test_the_dataset_is_never_written_to(data, tmp_path):
