@@ -60,12 +60,14 @@ METHODS |= {
 """Shapes at equal numbers."""
 
 BUDGETS = (3_000, 6_000, 12_000, 24_000, 48_000)
+"""Numbers at which all have our rates, loss, keeping and, from the keeping on, full footprint."""
+
 METHODS |= {
     f"{name}@{budget}": f"{flags} --cap_max {budget}"
     for name, flags in {
         "ours": METHODS["all-residual"],
-        "fastgs": METHODS["fastgs-rates"],
-        "fastgs-sfm": METHODS["fastgs-sfm-rates"],
+        "fastgs": METHODS["fastgs-rates"] + " --mult_final 1",
+        "fastgs-sfm": METHODS["fastgs-sfm-rates"] + " --mult_final 1",
     }.items()
     for budget in BUDGETS
 }
@@ -243,7 +245,33 @@ def summary(results: dict[tuple[str, str, int], dict[str, Any]], args: argparse.
             rows = [r for (s, m, _), r in results.items() if m == method and (s == scene or scene not in scenes)]
             if rows:
                 text.append(f"| {method} | " + " | ".join(_cell(rows, figure) for figure in FIGURES) + " |")
-    return "\n".join(text) + "\n"
+    return "\n".join([*text, *differences(results, args)]) + "\n"
+
+
+def differences(results: dict[tuple[str, str, int], dict[str, Any]], args: argparse.Namespace) -> list[str]:
+    """What the reference has more than each other method, in Markdown: the claim. Seeds that both have count."""
+    scenes = [scene.name for scene in args.scenes]
+    text = [f"\n### {REFERENCE} against each: PSNR, SSIM, share of its Gaussians\n"]
+    text += ["| method | " + " | ".join([*scenes, "mean"]) + " |", "|---" * (len(scenes) + 2) + "|"]
+    for method in args.methods:
+        pairs = [
+            (scene, ours, other)
+            for (scene, name, seed), other in results.items()
+            if name == method != REFERENCE and (ours := results.get((scene, REFERENCE, seed)))
+        ]
+        if pairs:
+            columns = [[pair[1:] for pair in pairs if pair[0] == scene] for scene in scenes]
+            columns.append([pair for column in columns for pair in column])
+            text.append(f"| {method} | " + " | ".join(map(_difference, columns)) + " |")
+    return text if len(text) > 3 else []
+
+
+def _difference(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> str:
+    if not pairs:
+        return "–"
+    psnr, ssim = (mean(ours[figure] - other[figure] for ours, other in pairs) for figure in ("psnr", "ssim"))
+    ours, others = (sum(run["gaussians"] for run in runs) for runs in zip(*pairs, strict=True))
+    return f"{psnr:+.2f} · {ssim:+.3f} · {ours / others:.2f}"
 
 
 def _cell(rows: Sequence[dict[str, Any]], figure: str) -> str:

@@ -56,6 +56,19 @@ def test_the_table_shows_means_and_spreads(tmp_path):
     assert "20.50 ±0.71" in table and "23.67 ±5.51" in table and "mean of all scenes" in table
 
 
+def test_the_table_says_how_far_the_reference_is_above_each_method(tmp_path):
+    args = argparse.Namespace(scenes=[tmp_path / "a", tmp_path / "b"], methods=[REFERENCE, "fastgs"])
+    results = {
+        ("a", REFERENCE, 1): {"psnr": 25.0, "ssim": 0.9, "gaussians": 10},
+        ("a", "fastgs", 1): {"psnr": 20.0, "ssim": 0.8, "gaussians": 40},
+        ("b", REFERENCE, 1): {"psnr": 30.0, "ssim": 0.9, "gaussians": 30},
+        ("b", "fastgs", 1): {"psnr": 31.0, "ssim": 0.95, "gaussians": 60},
+        ("b", "fastgs", 2): {"psnr": 99.0, "ssim": 0.99, "gaussians": 60},
+    }
+    rows = summary(results, args).splitlines()
+    assert "| fastgs | +5.00 · +0.100 · 0.25 | -1.00 · -0.050 · 0.50 | +2.00 · +0.025 · 0.40 |" in rows
+
+
 def test_every_method_is_a_command_that_is_understood(tmp_path):
     import phases
     from arguments import parse
