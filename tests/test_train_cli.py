@@ -104,7 +104,7 @@ def test_the_log_tells_of_every_tenth_iteration_and_the_last_test(whole):
 def test_a_model_says_how_far_its_gaussians_reach_and_is_drawn_so(tmp_path, request, other, mult):
     folder = shutil.copytree(request.getfixturevalue(other), tmp_path / "M")
     assert load_model(folder).splats.tags["mult"] == mult
-    for command, more in ((render, ("--skip_train")), (metrics, ())):
+    for command, more in ((render, ("--skip_train",)), (metrics, ())):
         assert run_command(command.main, ["-m", str(folder), "--quiet", *more]) == 0
     (measured,) = json.loads((folder / "results.json").read_text()).values()
     told = [line["psnr"] for line in log(folder) if line.get("split") == "test"]
