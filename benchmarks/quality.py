@@ -303,6 +303,8 @@ def main() -> None:
     args.scenes = [scene.resolve() for scene in args.scenes]
     if unknown := set(args.methods) - set(METHODS):
         parser.error(f"unknown methods {sorted(unknown)}; there are {', '.join(METHODS)}")
+    if missing := [str(scene) for scene in args.scenes if not scene.is_dir()]:
+        parser.error(f"--scenes {', '.join(missing)}: no such folder; give folders of datasets")
     runs = list(all_runs(args))
     results: dict[tuple[str, str, int], dict[str, Any]] = {}
     with ThreadPoolExecutor(args.jobs) as pool:

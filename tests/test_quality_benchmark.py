@@ -69,6 +69,13 @@ def test_the_table_says_how_far_the_reference_is_above_each_method(tmp_path):
     assert "| fastgs | +5.00 · +0.100 · 0.25 | -1.00 · -0.050 · 0.50 | +2.00 · +0.025 · 0.40 |" in rows
 
 
+def test_a_scene_that_does_not_exist_is_refused_before_anything_is_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["quality.py", "--scenes", str(tmp_path / "gone"), "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit, match="2"):
+        quality.main()
+    assert "gone: no such folder" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 def test_every_method_is_a_command_that_is_understood(tmp_path):
     import phases
     from arguments import parse
